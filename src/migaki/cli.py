@@ -1,0 +1,268 @@
+"""The command line. Nothing heavy is imported before a verb needs it, so `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from migaki.core.errors import MigakiError, UsageError
+
+if TYPE_CHECKING:
+    from migaki.run import Run
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 1 the run failed, 2 recipe, data or usage, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.verb(arguments)
+        sys.stdout.flush()
+    except MigakiError as error:
+        print(f"migaki: {error}", file=sys.stderr)
+        if getattr(arguments, "json", False):
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}, ensure_ascii=False))
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("migaki: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has closed it (`| head`); point stdout elsewhere so that the exit stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="migaki",
+        description="Adapt a pretrained model to your own task, and measure whether it was worth it.",
+        epilog="Start with: migaki train recipes/quickstart.yaml",
+    )
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def verb(name: str, function: Any, text: str, run: bool = False, json_output: bool = False) -> argparse.ArgumentParser:
+        command = verbs.add_parser(name, help=text, description=text)
+        command.set_defaults(verb=function)
+        if run:
+            command.add_argument("run", metavar="RUN", help="a run's id, its number, or its folder")
+        if json_output:
+            command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        return command
+
+    def runs_folder(*commands: argparse.ArgumentParser) -> None:
+        for command in commands:
+            command.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+
+    def recipe(command: argparse.ArgumentParser) -> None:
+        command.add_argument("recipe", metavar="RECIPE", help="a recipe in YAML")
+        command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. method.rank=16")
+
+    train = verb("train", _train, "tune a model by a recipe and measure it against the base", json_output=True)
+    recipe(train)
+    evaluate = verb("evaluate", _evaluate, "judge a run on its test split or on other rows", run=True, json_output=True)
+    evaluate.add_argument("--data", metavar="FILE", help="rows with targets; default: the test split of the run's recipe")
+    predict = verb("predict", _predict, "add prediction and confidence to the rows of a file", run=True)
+    predict.add_argument("--input", metavar="FILE", required=True, help="CSV, TSV, JSONL, JSON or Parquet")
+    predict.add_argument("--output", metavar="FILE", required=True, help="CSV, TSV or JSONL")
+    generate = verb("generate", _generate, "ask a tuned chat model", run=True)
+    how = generate.add_mutually_exclusive_group()
+    how.add_argument("--prompt", metavar="TEXT", help="one question; default: read it from standard input")
+    how.add_argument("--chat", action="store_true", help="talk with it, turn by turn")
+    runs = verb("runs", _runs, "list the runs", json_output=True)
+    report = verb("report", _report, "write a run's report and print its path", run=True)
+    report.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the report")
+    data = verbs.add_parser("data", help="look at the data", description="look at the data")
+    show = data.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
+        "show", help="print rows as the model will see them, targets marked", description="print rows as the model will see them, targets marked"
+    )
+    show.set_defaults(verb=_data_show)
+    recipe(show)
+    show.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows (default: 3)")
+    verb("schema", _schema, "print the JSON schema of a recipe, for editors")
+    runs_folder(train, evaluate, predict, generate, runs, report, show)
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from migaki.recipe import Recipe
+
+    # The recipe is read before anything heavy is imported, so its mistakes are told at once.
+    recipe = Recipe.from_file(arguments.recipe, arguments.set)
+    from migaki.pipeline import train
+    from migaki.training.monitor import monitor_for
+
+    run = train(recipe, arguments.runs, monitor_for())
+    _print_comparison(run)
+    print(f"report: {run.path / 'report.html'}")
+    again = f" --runs {arguments.runs}" if str(arguments.runs) != "runs" else ""
+    ask = "generate" if recipe.task.kind == "generate" else "predict"
+    example = "--chat" if ask == "generate" else "--input FILE --output FILE"
+    print(f"use it: migaki {ask} {run.id.split('-')[0]} {example}{again}")
+    if arguments.json:
+        print(json.dumps(run.summary(), ensure_ascii=False))
+
+
+def _print_comparison(run: Run) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from migaki.core.units import bytes_text, count_text, seconds_text
+
+    results = run.results
+    table = Table(title=f"{run.id}: {results['rows']} test rows, 95 % intervals")
+    for column in ("", results["baseline"]["name"], "tuned", "n"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, tuned in run.metrics.items():
+        base = run.baseline.get(name)
+        table.add_row(name, _measure_text(base) if base else "", _measure_text(tuned), str(tuned.n))
+    Console(width=max(100, Console().width), highlight=False).print(table)
+    _print_examples(run)
+    cost = results["cost"]
+    print(
+        f"trained {count_text(cost['trainable_parameters'])} of {count_text(cost['total_parameters'])} parameters in "
+        f"{seconds_text(cost['train_seconds'])}, peak memory {bytes_text(cost['peak_bytes'])}"
+    )
+    never = results["details"].get("never_predicted")
+    if never:
+        print(f"never predicted: {', '.join(never[:10])}{' ...' if len(never) > 10 else ''}")
+
+
+def _print_examples(run: Run, count: int = 3) -> None:
+    """For a generator: a few answers before and after."""
+    if run.recipe.task.kind != "generate":
+        return
+    from migaki.core.types import shorten
+
+    lines = (run.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    answered = [row for line in lines if (row := json.loads(line))["stopped"] is not None]
+    for row in answered[:count]:
+        print(f"question: {shorten(row['text'], 200)}\n  before: {shorten(row['baseline']['output'], 300)}\n  after:  {shorten(row['output'], 300)}")
+
+
+def _measure_text(measure: Any) -> str:
+    return f"{measure.value:.3f} [{measure.low:.3f}, {measure.high:.3f}]"
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from migaki.run import load
+
+    evaluation = load(arguments.run, arguments.runs).evaluate(arguments.data)
+    for name, measure in evaluation.metrics.items():
+        print(f"{name:18} {_measure_text(measure)}  n {measure.n}")
+    if arguments.json:
+        print(json.dumps({"run": arguments.run, **evaluation.as_json()}, ensure_ascii=False))
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from migaki.data import write_records
+    from migaki.run import load
+
+    run = load(arguments.run, arguments.runs)
+    task = run.recipe.task
+    dataset, records = run.recipe.data.read(arguments.input, task.content_kind, need_target=False)
+    added = ("prediction", "confidence") if task.kind != "generate" else ("prediction", "stopped")
+    taken = [name for name in added if name in records[0].values]
+    if taken:
+        raise UsageError(f"{arguments.input} already has a column {taken[0]!r}; rename it, so that nothing is overwritten.")
+    predictions = run.predict_rows(dataset.rows)
+    rows = [
+        {**record.values, added[0]: p.output, added[1]: p.confidence if added[1] == "confidence" else p.stopped}
+        for record, p in zip(records, predictions, strict=True)
+    ]
+    write_records(arguments.output, rows, [*records[0].values, *added])
+    print(f"{len(rows)} rows written to {arguments.output}")
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from migaki.core.types import Turn
+    from migaki.run import load
+
+    run = load(arguments.run, arguments.runs)
+    if not arguments.chat:
+        prompt = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
+        if not prompt.strip():
+            raise UsageError("The prompt is empty. Give it with --prompt TEXT, or talk with --chat.")
+        print(run.generate([Turn("user", prompt)])[0])
+        return
+    turns: list[Turn] = []
+    print("An empty line or Ctrl-D ends the talk.", file=sys.stderr)
+    while True:
+        try:
+            said = input("> ")
+        except EOFError:
+            return
+        if not said.strip():
+            return
+        turns.append(Turn("user", said))
+        answer, _ = run.generate(turns)
+        turns.append(Turn("assistant", answer))
+        print(answer, flush=True)
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    from migaki.core.store import list_runs, read_json
+
+    rows = []
+    for folder in list_runs(arguments.runs):
+        row: dict[str, Any] = {"run": folder.id, "state": folder.state()["state"], "folder": str(folder.path)}
+        if row["state"] == "finished":
+            results = read_json(folder.path / "evaluation.json")
+            row |= {"metric": results["primary"], **results["metrics"][results["primary"]]}
+            row["baseline"] = results["baseline"]["metrics"][results["primary"]]["value"]
+        rows.append(row)
+    for row in rows:
+        score = f"  {row['metric']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], base {row['baseline']:.3f}" if "metric" in row else ""
+        print(f"{row['run']:36} {row['state']:9}{score}")
+    if not rows:
+        print(f"no runs in {arguments.runs}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"runs": rows}, ensure_ascii=False))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from migaki.core.store import open_run
+
+    run = open_run(arguments.run, arguments.runs)
+    if run.state()["state"] != "finished":
+        raise UsageError(f"Run {run.id} is {run.state()['state']}; there is a report once it is finished.")
+    path = run.path / "report.html"
+    if arguments.lang != "en":
+        from migaki.report import write_report
+
+        # The run's own files are sealed; another language is a view beside them.
+        path = run.path / f"report.{arguments.lang}.html"
+        run.write(path.name, write_report(run.path, arguments.lang))
+    print(path)
+
+
+def _data_show(arguments: argparse.Namespace) -> None:
+    from migaki.recipe import Recipe
+
+    recipe = Recipe.from_file(arguments.recipe, arguments.set)
+    from migaki.core.types import Dataset
+    from migaki.run import base_of
+
+    splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
+    base = base_of(recipe.model, recipe.task.base_role, arguments.runs)
+    learner = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
+    columns = ", ".join(f"{role} from {column!r}" for role, column in splits.columns.items())
+    print(f"{len(splits.train)} train, {len(splits.valid)} valid, {len(splits.test)} test rows; {columns}")
+    for finding in splits.findings:
+        print(f"{finding.level}: {finding}")
+    start, end = ("\033[1;32m", "\033[0m") if sys.stdout.isatty() else ("⟦", "⟧")
+    for row in splits.train.rows[: arguments.rows]:
+        (example,) = learner.encode(Dataset("train", (row,)))
+        text = "".join(f"{start}{piece}{end}" if target else piece for piece, target in learner.marked(example))
+        print(f"\n{row.place}: {len(example)} tokens, {example.targets} targets\n{text}")
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    from migaki.recipe import recipe_schema
+
+    print(json.dumps(recipe_schema(), ensure_ascii=False, indent=1))

@@ -1,0 +1,202 @@
+"""What a part is, and the protocols that hold the parts together.
+
+A part is its own setting: a frozen pydantic model with the verb that uses it. The docstring under each field
+feeds the JSON schema and with it editors, forms and the reference. A new method or task is one new file and one
+line in its package's `__init__`, or an entry point of another distribution:
+
+    [project.entry-points."migaki.methods"]
+    mine = "my_package:MyMethod"
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from migaki.core.errors import MigakiError
+from migaki.core.types import Dataset, Evaluation, Prediction, Row
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Example", "Learner", "Method", "ParameterGroup", "Part", "Reader", "Task", "discovered"]
+
+
+class Part(BaseModel):
+    """Settings that are frozen, strict and closed: an unknown key or a wrong type is an error, never ignored."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Reader(Protocol):
+    """How a task reads one record; `columns` maps a role (text, label, prompt ...) to a column name."""
+
+    roles: Mapping[str, Sequence[str]]
+    """Every role with the column names under which people usually store it, first match wins."""
+
+    def __call__(self, values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> Any:
+        """The content of one record. Raises ValueError with the fault in words; the caller adds file:line."""
+        ...
+
+    def choose(self, names: Sequence[str], named: Mapping[str, str]) -> dict[str, str]:
+        """Columns for a file with these column names; `named` are those the recipe names. Raises ValueError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as the network sees it."""
+
+    row: Row
+    ids: tuple[int, ...]
+    """Token ids, at most the length limit."""
+    labels: tuple[int, ...]
+    """For a decoder one per token, -100 where the token is no target; for a classifier one class index."""
+    weight: float
+    """What this example adds to the denominator of the step's loss: its number of targets, times class weight."""
+    targets: int = 1
+    """Tokens or labels that count in the loss."""
+    truncated: bool = False
+    """Whether the row was longer than the limit and lost its end."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning-rate factor and a weight decay."""
+
+    named: Sequence[tuple[str, torch.nn.Parameter]]
+    decays: bool
+    """False for norms and biases, which are never pulled towards zero."""
+    rate_factor: float = 1.0
+
+
+class Learner(Protocol):
+    """Base + method + task, ready for the loop. The loop knows nothing else."""
+
+    def encode(self, dataset: Dataset) -> Sequence[Example]:
+        """Rows as the network sees them. Raises DataError or TruncationError where a row cannot be learned from."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label map in order; empty where the task has none."""
+        ...
+
+    def marked(self, example: Example) -> list[tuple[str, bool]]:
+        """The row as the model sees it, in pieces of text, each with whether it is a target."""
+        ...
+
+    def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What the data report says about a split beyond its rows: labels, share of trained tokens, length limit."""
+        ...
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Trained and total number of parameters."""
+        ...
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """What is trained; empty for a method that trains nothing, and the loop then ends at once."""
+        ...
+
+    def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
+        """Sum of the (weighted) loss over all targets of the examples, scalar. The caller divides by their weight."""
+        ...
+
+    def train_mode(self, dropout: float | None) -> None:
+        """Training behaviour; `dropout` replaces every dropout rate of the base, None leaves them as they are."""
+        ...
+
+    def evaluation_mode(self) -> None: ...
+
+    def predict(self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = ...) -> list[Prediction]:
+        """Predictions in the order of the rows. Where an answer has to be generated, which is slow, only the first
+        `answers` rows get one (None: all); the others only their loss. `watch` is told how many rows are done."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Everything that is needed to predict again, into an empty folder: safetensors and JSON only."""
+        ...
+
+
+class Method(Part, ABC):
+    """What is trained, and how. A subclass declares `kind: Literal["name"] = "name"`."""
+
+    kind: Any
+    default_learning_rate: ClassVar[float] = 1e-4
+    """What `training.learning_rate` is when the recipe leaves it out."""
+    keeps_base: ClassVar[bool]
+    """True where a saved run needs the base again (adapters); False where its folder holds the whole model."""
+
+    @abstractmethod
+    def prepare(self, base: Any, task: Task, train: Dataset, seed: int) -> Learner:
+        """A learner over the base. New weights are drawn from `seed` alone.
+
+        Raises:
+            RecipeError: a setting does not fit this model, for example a pattern that matches no layer.
+        """
+
+    @abstractmethod
+    def restore(self, base: Any, task: Task, folder: Path) -> Learner:
+        """The learner that `Learner.save` wrote into `folder`, over the same base."""
+
+
+class Task(Part, ABC):
+    """What goes in, what comes out, and how the answer is judged. A subclass declares its `kind`."""
+
+    kind: Any
+    content_kind: ClassVar[str]
+    """The name of the reader in `data/formats.py` whose content this task understands."""
+    base_role: ClassVar[Literal["encoder", "decoder"]]
+    """Which class of model is loaded for it."""
+    primary: ClassVar[tuple[str, Literal["max", "min"]]]
+    """The metric by which the best model is chosen on the validation split, and its better direction."""
+
+    def answers_in_evaluation(self) -> int | None:
+        """How many rows of a split are answered for the metrics; None: all of them."""
+        return None
+
+    def baseline_name(self) -> str:
+        """What the untrained learner is called in tables."""
+        return "base, untrained"
+
+    @abstractmethod
+    def network(self, base: Any, train: Dataset, seed: int) -> Any:
+        """Base plus what the task adds (a head, a label map), with new weights drawn from `seed` alone."""
+
+    @abstractmethod
+    def restore(self, base: Any, folder: Path) -> Any:
+        """The same from a saved model folder."""
+
+    @abstractmethod
+    def evaluate(self, predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:
+        """Metrics with 95 % intervals; `labels` is the label map in order, empty for generation."""
+
+    @abstractmethod
+    def scores(self, predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
+        """The figures watched during training, without intervals: `loss` and the primary metric among them."""
+
+
+def discovered(group: str, built_in: Iterable[type[Part]]) -> tuple[type[Part], ...]:
+    """The built-in parts and those that other distributions offer under the entry-point group, sorted by kind.
+
+    Raises:
+        MigakiError: two parts claim one kind.
+    """
+    found: dict[str, type[Part]] = {}
+    for part in [*built_in, *(point.load() for point in entry_points(group=group))]:
+        kind = part.model_fields["kind"].default
+        if kind in found and found[kind] is not part:
+            raise MigakiError(f"{group}: two parts are called {kind!r}: {found[kind].__module__} and {part.__module__}.")
+        found[kind] = part
+    return tuple(found[kind] for kind in sorted(found))

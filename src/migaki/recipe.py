@@ -1,0 +1,155 @@
+"""The recipe: all settings of a run. The only file that knows all parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
+
+from migaki.core.codec import Lines, apply_settings, dump_yaml, parse_yaml, problems_of
+from migaki.core.errors import Problem, RecipeError
+from migaki.core.parts import Part
+from migaki.data import Data
+from migaki.methods import Lora, all_methods
+from migaki.models import Model
+from migaki.tasks import all_tasks
+from migaki.training import Training
+
+__all__ = ["Recipe", "recipe_schema"]
+
+_DEFAULT_MODELS = {"encoder": "bundled:minilm", "decoder": "bundled:smollm2"}
+
+
+def _from_word(value: Any) -> Any:
+    """`method: full` is short for `method: {kind: full}`."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the settings being read come from: for relative paths and for messages."""
+
+    folder: Path | None = None
+    source: str = ""
+    lines: Lines = field(default_factory=dict)
+
+
+_origin: ContextVar[_Origin] = ContextVar("recipe origin", default=_Origin())
+
+AnyTask = Annotated[Union[all_tasks()], Field(discriminator="kind"), BeforeValidator(_from_word)]  # type: ignore[valid-type]
+AnyMethod = Annotated[Union[all_methods()], Field(discriminator="kind"), BeforeValidator(_from_word)]  # type: ignore[valid-type]
+
+
+class Recipe(Part):
+    """What to learn, from which data, on which model, by which method.
+
+    >>> recipe = Recipe(task="classify_text", data={"train": "train.csv"}, method="full")
+    >>> recipe.method.kind, recipe.model.reference, recipe.learning_rate
+    ('full', 'bundled:minilm', 5e-05)
+    """
+
+    task: AnyTask
+    """What goes in and what comes out: a name, or a name with settings (`{kind: generate, max_length: 512}`)."""
+    data: Data
+    """Where the rows are, and which columns are what."""
+    model: Model = Field(default=None, validate_default=False)  # type: ignore[assignment]
+    """The pretrained weights to start from; by default the bundled model of the task."""
+    method: AnyMethod = Lora()
+    """What is trained: a name, or a name with settings (`{kind: lora, rank: 16}`)."""
+    training: Training = Training()
+    """How the loop runs."""
+    seed: NonNegativeInt = 0
+    """Everything random follows from this number."""
+
+    def __init__(self, **values: Any) -> None:
+        origin = _origin.get()
+        try:
+            self.__pydantic_validator__.validate_python(values, self_instance=self, context={"folder": origin.folder})
+        except ValidationError as error:
+            problems = problems_of(error, Recipe, origin.source, origin.lines)
+            raise RecipeError(problems, origin.source or "recipe") from None
+        if self.model is None:
+            object.__setattr__(self, "model", Model(reference=_DEFAULT_MODELS[self.task.base_role]))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], folder: Path | None = None) -> Recipe:
+        """A recipe from plain values; relative paths are relative to `folder`.
+
+        Raises:
+            RecipeError: lists every problem.
+        """
+        with _reading(_Origin(folder)):
+            return cls(**values)
+
+    @classmethod
+    def from_file(cls, path: Path | str, settings: Sequence[str] = ()) -> Recipe:
+        """A recipe from a YAML file, with `a.b=c` settings put over it.
+
+        Raises:
+            RecipeError: lists every problem with its line.
+        """
+        path = Path(path)
+        source = str(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise RecipeError([Problem(source, "there is no such file. Give the path of a recipe, for example recipes/quickstart.yaml.")], source) from None
+        except IsADirectoryError:
+            raise RecipeError([Problem(source, "is a folder. Give the path of a recipe file.")], source) from None
+        except (UnicodeDecodeError, OSError) as error:
+            raise RecipeError([Problem(source, f"cannot be read ({error}). A recipe is a UTF-8 text file.")], source) from None
+        values, lines = parse_yaml(text, source)
+        if not isinstance(values, dict):
+            what = "is empty" if values is None else f"holds a {type(values).__name__}, not settings"
+            raise RecipeError([Problem(source, f"{what}. A recipe needs at least `task:` and `data:`.")], source)
+        apply_settings(values, settings)
+        with _reading(_Origin(path.resolve().parent, source, lines)):
+            return cls(**values)
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest rate of the schedule: the recipe's, or the method's usual one."""
+        return self.training.learning_rate or float(self.method.default_learning_rate)
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings with nothing left to defaults, as stored with the run."""
+        values = self.model_dump(mode="json")
+        values["training"]["learning_rate"] = self.learning_rate
+        return values
+
+    def to_yaml(self) -> str:
+        """The resolved recipe; reading it back gives an equal recipe."""
+        return dump_yaml(self.resolved())
+
+
+@contextmanager
+def _reading(origin: _Origin) -> Iterator[None]:
+    token = _origin.set(origin)
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, with the docstring under each field as its description.
+
+    Editors complete recipes by it: `# yaml-language-server: $schema=recipe.schema.json`.
+    """
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "migaki recipe"
+    for name, parts in (("task", all_tasks()), ("method", all_methods())):
+        part = schema["properties"][name]
+        union = {key: part.pop(key) for key in ("oneOf", "anyOf", "discriminator", "$ref") if key in part}
+        part["anyOf"] = [{"enum": [p.model_fields["kind"].default for p in parts]}, union]
+    model = schema["properties"]["model"]
+    reference = {key: model.pop(key) for key in ("$ref", "allOf") if key in model}
+    model.pop("default", None)
+    model["anyOf"] = [{"type": "string"}, reference]
+    return schema

@@ -1,0 +1,207 @@
+"""A run that is there: open it, judge it, ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from migaki.core.errors import DamagedError, DataError, ModelError, UsageError
+from migaki.core.parts import Learner, Task
+from migaki.core.store import RunFolder, open_run, read_json, verify
+from migaki.core.types import Conversation, Dataset, Evaluation, Measure, Place, Prediction, Row, Turn
+from migaki.models import Located, Model, locate
+from migaki.recipe import Recipe
+
+if TYPE_CHECKING:
+    from migaki.models.base import Base
+
+__all__ = ["Run", "base_of", "evaluate_learner", "load"]
+
+
+def load(name: str | Path, runs: str | Path = "runs") -> Run:
+    """The run with this id, number or folder.
+
+    Raises:
+        RunNotFoundError: lists what is there.
+    """
+    return Run(open_run(str(name), Path(runs)), Path(runs))
+
+
+def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Base:
+    """The pretrained weights a recipe names; `run:ID` is the model that an earlier run ended with.
+
+    Raises:
+        ModelError: it cannot be found, or is of another kind than the task needs.
+    """
+    from migaki.models.base import load_base
+
+    if not model.reference.startswith("run:"):
+        return load_base(locate(model), role)
+    earlier = load(model.reference.removeprefix("run:"), runs)
+    if earlier.recipe.task.base_role != role:
+        raise ModelError(f"{model.reference} is a {earlier.recipe.task.base_role} ({earlier.recipe.task.kind}); this task needs a {role}.")
+    return earlier.as_base(model.reference)
+
+
+def evaluate_learner(learner: Learner, task: Task, rows: Sequence[Row], seed: int, watch: Any = lambda _: None) -> Evaluation:
+    """Predictions and metrics of a learner on the rows."""
+    predictions = learner.predict(rows, answers=task.answers_in_evaluation(), watch=watch)
+    return task.evaluate(predictions, learner.labels, seed)
+
+
+class Run:
+    """One finished training: its settings, its figures, and its model, which is loaded when it is first asked."""
+
+    def __init__(self, folder: RunFolder, runs: Path) -> None:
+        self.folder = folder
+        self._runs = runs
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.state})"
+
+    @property
+    def id(self) -> str:
+        return self.folder.id
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def state(self) -> str:
+        """running, finished, failed or stopped."""
+        return str(self.folder.state()["state"])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return Recipe.from_file(self.path / "recipe.yaml")
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """`evaluation.json`: metrics of the tuned model and of the base, details, cost."""
+        self._need_finished()
+        found: dict[str, Any] = read_json(self.path / "evaluation.json")
+        return found
+
+    @property
+    def metrics(self) -> Mapping[str, Measure]:
+        """Test metrics of the tuned model, with intervals."""
+        return {name: Measure(**values) for name, values in self.results["metrics"].items()}
+
+    @property
+    def baseline(self) -> Mapping[str, Measure]:
+        """The same of the base before training."""
+        return {name: Measure(**values) for name, values in self.results["baseline"]["metrics"].items()}
+
+    def summary(self) -> dict[str, Any]:
+        """What `migaki train --json` prints."""
+        cost = self.results["cost"]
+        return {
+            "run": self.id,
+            "folder": str(self.path),
+            "metrics": self.results["metrics"],
+            "baseline": self.results["baseline"]["metrics"],
+            **{name: cost[name] for name in ("train_seconds", "peak_bytes", "trainable_parameters", "total_parameters")},
+        }
+
+    def _need_finished(self) -> None:
+        if self.state != "finished":
+            raise UsageError(f"Run {self.id} is {self.state}, so it has no model to use. Train it to the end first.")
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The tuned model, every file of it checked against its manifest.
+
+        Raises:
+            DamagedError: a file of the run is missing or changed.
+            ModelError: the base is not the one the run was trained on.
+        """
+        self._need_finished()
+        from migaki.models.base import load_base
+
+        model_folder = self.path / "model"
+        verify(model_folder)
+        recipe = self.recipe
+        if recipe.method.keeps_base:
+            base = base_of(recipe.model, recipe.task.base_role, self._runs)
+            trained_on = read_json(self.path / "environment.json")["model"]["fingerprint"]
+            if base.fingerprint != trained_on:
+                raise ModelError(
+                    f"{recipe.model.reference} has other weights now than when run {self.id} was trained (sha256 {base.fingerprint[:12]}, "
+                    f"then {trained_on[:12]}), so its adapter does not fit. Restore the model it was trained on, or train again."
+                )
+        else:
+            base = load_base(Located(f"run:{self.id}", model_folder, None, "unknown"), recipe.task.base_role)
+        learner = recipe.method.restore(base, recipe.task, model_folder)
+        learner.evaluation_mode()
+        return learner
+
+    def as_base(self, reference: str) -> Base:
+        """The tuned backbone as the start of another run: a chain of recipes. Adapters are merged in float32."""
+        from migaki.methods.adapters import merge_adapters
+        from migaki.models.base import Base
+
+        network: Any = self.learner.network  # type: ignore[attr-defined]
+        merge_adapters(network.backbone)
+        network.requires_grad_(False)
+        model = read_json(self.path / "environment.json")["model"]
+        fingerprint = next(f["sha256"] for f in verify(self.path)["files"] if f["path"] == "model/MANIFEST.json")
+        del self.__dict__["learner"]  # its backbone belongs to the new base now
+        return Base(network.backbone, network.tokenizer, reference, fingerprint, model["licence"], getattr(network, "pooling", None))
+
+    def evaluate(self, data: Any = None) -> Evaluation:
+        """Metrics on the test split of the recipe, or on other rows: a file, or a list of mappings.
+
+        Raises:
+            DataError: the rows cannot be used, or the test split is not the one the run was judged on any more.
+        """
+        recipe = self.recipe
+        if data is None:
+            test = recipe.data.load(recipe.task.content_kind, recipe.seed).test
+            stored = read_json(self.path / "data.json")["splits"]["test"]["fingerprint"]
+            if test.fingerprint() != stored:
+                raise DataError(f"The test rows are not those that run {self.id} was judged on: the data changed since. Name the file to use with --data.")
+        else:
+            test, _ = recipe.data.read(data, recipe.task.content_kind, need_target=True)
+        return evaluate_learner(self.learner, recipe.task, test.rows, recipe.seed)
+
+    def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
+        """Predictions for texts, or for prompts (a text or a list of messages), in their order.
+
+        >>> # migaki.load("0001").predict(["My screen is black"])[0].output
+        """
+        rows = [Row(Place("input", number), self._content(value)) for number, value in enumerate(inputs, 1)]
+        return self.predict_rows(rows)
+
+    def predict_rows(self, rows: Sequence[Row]) -> list[Prediction]:
+        return self.learner.predict(rows)
+
+    def _content(self, value: Any) -> Any:
+        if isinstance(value, str) and self.recipe.task.content_kind == "conversation":
+            return Conversation((Turn("user", value),))
+        values = {"text": value} if isinstance(value, str) else {"messages": value} if isinstance(value, list) else value
+        dataset, _ = self.recipe.data.read([values], self.recipe.task.content_kind, need_target=False)
+        return dataset.rows[0].content
+
+    def generate(self, turns: Sequence[Turn]) -> tuple[str, bool | None]:
+        """The tuned model's answer to a conversation, and whether it ended by itself.
+
+        Raises:
+            UsageError: the run's task does not generate.
+        """
+        if self.recipe.task.kind != "generate":
+            raise UsageError(f"Run {self.id} is a {self.recipe.task.kind} run; ask it with `migaki predict`.")
+        answer: tuple[str, bool | None] = self.learner.network.answer([tuple(turns)])[0]  # type: ignore[attr-defined]
+        return answer
+
+    def check(self) -> None:
+        """Compare every file of the run with its manifest.
+
+        Raises:
+            DamagedError: names the first file that is missing or changed.
+        """
+        if self.state != "finished":
+            raise DamagedError(f"Run {self.id} is {self.state} and has no manifest.")
+        verify(self.path)

@@ -1,0 +1,12 @@
+"""One file a task: what goes in, what comes out, how the answer is judged. Settings only; networks load torch."""
+
+from migaki.core.parts import Task, discovered
+from migaki.tasks.classify_text import ClassifyText
+from migaki.tasks.generate import Generate
+
+__all__ = ["ClassifyText", "Generate", "all_tasks"]
+
+
+def all_tasks() -> tuple[type[Task], ...]:
+    """The built-in tasks and those of the entry-point group `migaki.tasks`, sorted by kind."""
+    return discovered("migaki.tasks", (ClassifyText, Generate))

@@ -1,0 +1,218 @@
+"""The network behind `classify_text`: encoder, pooling, linear head."""
+
+# Shapes: B batch, T tokens, D hidden, C classes, N rows
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from migaki.core.errors import ModelError
+from migaki.core.parts import Example
+from migaki.core.seeds import derive
+from migaki.core.store import read_json
+from migaki.core.types import Dataset, Prediction, Row
+from migaki.tasks.lengths import Overlong, check_truncation
+from migaki.training.plan import pad, token_groups
+
+if TYPE_CHECKING:
+    from migaki.models.base import Base
+    from migaki.tasks.classify_text import ClassifyText
+
+__all__ = ["TextClassifier", "new_classifier", "restore_classifier"]
+
+_LENGTH_CAP = 512
+_HEAD_FILE, _STATE_FILE = "head.safetensors", "task.json"
+
+
+class TextClassifier(nn.Module):
+    """Pooled features of the backbone through one linear layer to the logits of the label map."""
+
+    def __init__(self, base: Base, task: ClassifyText, labels: Sequence[str], class_weights: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone: Any = base.model
+        if getattr(self.backbone, "pooler", None) is not None:
+            # We pool ourselves; an unused pooler would be trained by nobody and adapted for nothing.
+            self.backbone.pooler = None
+        self.tokenizer = base.tokenizer
+        self.labels = tuple(labels)
+        self.pooling = task.pooling if task.pooling != "auto" else (base.pooling or "mean")
+        self.limit = min(task.max_length or _LENGTH_CAP, base.length_limit)
+        self.allow_truncated = task.allow_truncated
+        if task.max_length and task.max_length > base.length_limit:
+            raise ModelError(f"task.max_length is {task.max_length}, but {base.reference} takes at most {base.length_limit} tokens. Lower it.")
+        config = base.model.config.get_text_config()
+        self.dropout = nn.Dropout(0.0)
+        self.head = nn.Linear(config.hidden_size, len(self.labels))
+        self.class_weight: torch.Tensor
+        self.register_buffer("class_weight", torch.tensor(list(class_weights), dtype=torch.float32), persistent=False)
+        self.to(base.model.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    def encode(self, dataset: Dataset) -> list[Example]:
+        """Rows with their token ids and class index.
+
+        Raises:
+            TruncationError: more rows than allowed are longer than the limit.
+        """
+        index = {label: i for i, label in enumerate(self.labels)}
+        weights = self.class_weight.tolist()
+        examples, overlong = [], []
+        for row, ids in zip(dataset.rows, self._tokenise([row.content.text for row in dataset.rows]), strict=True):
+            truncated = len(ids) > self.limit
+            if truncated:
+                overlong.append(Overlong(row, len(ids)))
+                ids = self._cut(ids)
+            label = index[row.content.label]
+            examples.append(Example(row, tuple(ids), (label,), weights[label], truncated=truncated))
+        check_truncation(overlong, len(dataset), self.limit, self.allow_truncated, dataset.name)
+        return examples
+
+    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []  # type: ignore[no-any-return]
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """The first tokens, with the closing special token kept where the tokenizer sets one."""
+        closes = self.tokenizer.sep_token_id is not None and ids[-1] == self.tokenizer.sep_token_id
+        return [*ids[: self.limit - 1], ids[-1]] if closes else ids[: self.limit]
+
+    def features(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Pooled vectors (B, D)."""
+        ids_BT, mask_BT = pad([e.ids for e in examples], self.tokenizer.pad_token_id or 0, self.device)
+        hidden_BTD = self.backbone(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+        if self.pooling == "cls":
+            return hidden_BTD[:, 0]  # type: ignore[no-any-return]
+        if self.pooling == "last":
+            return hidden_BTD[torch.arange(len(examples)), mask_BT.sum(1) - 1]  # type: ignore[no-any-return]
+        weight_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
+        return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)  # type: ignore[no-any-return]
+
+    def forward(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Logits (B, C)."""
+        return self.head(self.dropout(self.features(examples)))  # type: ignore[no-any-return]
+
+    def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
+        """Sum over the rows of class weight x cross-entropy, scalar."""
+        labels_B = torch.tensor([e.labels[0] for e in examples], device=self.device)
+        return F.cross_entropy(
+            self(examples).float(), labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="sum"
+        )
+
+    @torch.no_grad()
+    def predict(self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None) -> list[Prediction]:
+        """Probabilities of all labels for each row; a text over the limit loses its end. Labels cost nothing, so all rows
+        are answered whatever `answers` says."""
+        examples = [
+            Example(row, tuple(ids if len(ids) <= self.limit else self._cut(ids)), (), 0.0)
+            for row, ids in zip(rows, self._tokenise([row.content.text for row in rows]), strict=True)
+        ]
+        index = {label: i for i, label in enumerate(self.labels)}
+        found: list[Prediction | None] = [None] * len(rows)
+        done = 0
+        for group in token_groups([len(e) for e in examples]):
+            log_probability_BC = self([examples[i] for i in group]).double().log_softmax(-1)
+            for i, log_probability_C in zip(group, log_probability_BC, strict=True):
+                best, target = int(log_probability_C.argmax()), rows[i].content.label
+                found[i] = Prediction(
+                    place=rows[i].place,
+                    output=self.labels[best],
+                    target=target,
+                    confidence=float(log_probability_C[best].exp()),
+                    loss=float(-log_probability_C[index[target]]) if target in index else None,
+                    targets=int(target in index),
+                    scores=tuple(log_probability_C.exp().tolist()),
+                    text=rows[i].content.text,
+                )
+            done += len(group)
+            watch(done)
+        return [prediction for prediction in found if prediction is not None]
+
+    def save(self, folder: Path) -> None:
+        """Head and label map; the backbone is saved by the method."""
+        save_file({"weight": self.head.weight.detach().contiguous(), "bias": self.head.bias.detach().contiguous()}, folder / _HEAD_FILE)
+        state = {"labels": list(self.labels), "pooling": self.pooling, "max_length": self.limit, "class_weights": self.class_weight.tolist()}
+        (folder / _STATE_FILE).write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    def marked(self, example: Example) -> list[tuple[str, bool]]:
+        """The row as the model sees it, in pieces, each with whether it is a target."""
+        return [(self.tokenizer.decode(list(example.ids)), False), (f" -> {self.labels[example.labels[0]]}", True)]
+
+    def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What the report tells about the labels of a split."""
+        counts = Counter(e.row.content.label for e in examples)
+        return {"labels": {label: counts[label] for label in self.labels}, "length": self.limit}
+
+
+def new_classifier(base: Base, task: ClassifyText, train: Dataset, seed: int) -> TextClassifier:
+    """A classifier whose label map is the sorted labels of the training rows, whatever order they come in."""
+    counts = Counter(row.content.label for row in train.rows)
+    labels = sorted(counts)
+    balanced = [len(train) / (len(labels) * counts[label]) for label in labels]
+    network = TextClassifier(base, task, labels, balanced if task.class_weights == "balanced" else [1.0] * len(labels))
+    if task.head == "centroid":
+        _start_from_centroids(network, network.encode(train))
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "head"))
+            nn.init.normal_(network.head.weight, std=0.02)
+            nn.init.zeros_(network.head.bias)
+    return network
+
+
+def restore_classifier(base: Base, task: ClassifyText, folder: Path) -> TextClassifier:
+    state = read_json(folder / _STATE_FILE)
+    task = task.model_copy(update={"pooling": state["pooling"], "max_length": state["max_length"]})
+    network = TextClassifier(base, task, state["labels"], state["class_weights"])
+    network.head.load_state_dict(load_file(folder / _HEAD_FILE))
+    return network
+
+
+@torch.no_grad()
+def _start_from_centroids(network: TextClassifier, examples: Sequence[Example]) -> None:
+    """Set the head to the nearest-centroid rule, written as a linear layer.
+
+    Squared distance to a class mean m is |h|^2 - 2 h.m + |m|^2; its first term is the same for all classes, so with
+    scale s the logits are s (h.m - |m|^2 / 2). The scale is the one under which each row, judged by class means that
+    leave it out, has the smallest cross-entropy: with the row inside its own mean the head would start overconfident.
+    """
+    features_ND = np.zeros((len(examples), network.head.in_features), dtype=np.float64)
+    for group in token_groups([len(e) for e in examples]):
+        features_ND[group] = network.features([examples[i] for i in group]).double().cpu().numpy()
+    labels_N = np.array([e.labels[0] for e in examples])
+    counts_C = np.bincount(labels_N, minlength=len(network.labels)).astype(np.float64)
+    sums_CD = np.zeros((len(network.labels), features_ND.shape[1]))
+    np.add.at(sums_CD, labels_N, features_ND)
+    centre_D = features_ND.mean(0)
+    means_CD = sums_CD / counts_C[:, None] - centre_D
+    features_ND -= centre_D
+
+    logits_NC = features_ND @ means_CD.T - (means_CD**2).sum(1) / 2
+    own_ND, n_N = means_CD[labels_N], counts_C[labels_N]
+    alone_N = n_N == 1
+    without_ND = np.where(alone_N[:, None], own_ND, (own_ND * n_N[:, None] - features_ND) / np.maximum(n_N - 1, 1)[:, None])
+    rows_N = np.arange(len(examples))
+    logits_NC[rows_N, labels_N] = (features_ND * without_ND).sum(1) - (without_ND**2).sum(1) / 2
+
+    spread = max(float(np.abs(logits_NC).mean()), 1e-12)
+    scales = np.logspace(-1, 2.5, 40) / spread
+
+    def cross_entropy(scale: float) -> float:
+        scaled_NC = logits_NC * scale
+        top_N = scaled_NC.max(1)
+        return float((np.log(np.exp(scaled_NC - top_N[:, None]).sum(1)) + top_N - scaled_NC[rows_N, labels_N]).mean())
+
+    scale = min(scales, key=cross_entropy)
+    network.head.weight.copy_(torch.from_numpy(scale * means_CD))
+    network.head.bias.copy_(torch.from_numpy(-scale * ((means_CD**2).sum(1) / 2 + means_CD @ centre_D)))

@@ -1,0 +1,234 @@
+"""The network behind `generate`: a causal language model that is asked only where an answer counts."""
+
+# Shapes: B batch, T tokens, D hidden, V vocabulary, P target positions
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from migaki.core.errors import DataError, ModelError
+from migaki.core.parts import Example
+from migaki.core.store import read_json
+from migaki.core.types import Conversation, Dataset, Prediction, Row, Turn
+from migaki.tasks.chat import NO_TARGET, ChatFormat
+from migaki.tasks.lengths import Overlong, check_truncation
+from migaki.training.plan import pad, token_groups
+
+if TYPE_CHECKING:
+    from migaki.models.base import Base
+    from migaki.tasks.generate import Generate
+
+__all__ = ["TextGenerator", "restore_generator"]
+
+_LENGTH_CAP = 1024
+_STATE_FILE = "task.json"
+_GENERATION_ROWS = 16
+_POSITIONS_AT_ONCE = 1024
+"""Target positions whose logits are held at once: 1024 x 49152 float32 are 192 MiB."""
+
+
+class TextGenerator(nn.Module):
+    """Loss on target tokens only, greedy answers, and the chat format they share."""
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, base: Base, task: Generate) -> None:
+        super().__init__()
+        self.backbone: Any = base.model
+        self.tokenizer = base.tokenizer
+        self.task = task
+        if task.max_length and task.max_length > base.length_limit:
+            raise ModelError(f"task.max_length is {task.max_length}, but {base.reference} takes at most {base.length_limit} tokens. Lower it.")
+        self.context = base.length_limit
+        self.limit = min(task.max_length or _LENGTH_CAP, base.length_limit)
+        self.chat = ChatFormat(base.tokenizer, task.template, _stop_ids(base.model, base.tokenizer), task.learn)
+        config = base.model.config
+        # Some architectures do more after the head (Gemma 2 caps its logits, Cohere scales them): ask them for all logits.
+        extra = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
+        self._plain_head = base.model.get_output_embeddings() is not None and all(getattr(config, name, None) is None for name in extra)
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device  # type: ignore[no-any-return]
+
+    def encode(self, dataset: Dataset) -> list[Example]:
+        """Rows with token ids and targets.
+
+        Raises:
+            DataError: a row without a single target token, with its place.
+            TruncationError: more rows than allowed are longer than the limit.
+        """
+        examples, overlong, empty = [], [], []
+        for row in dataset.rows:
+            rendered = self.chat.render(row.content)
+            truncated = len(rendered.ids) > self.limit
+            if truncated:
+                overlong.append(Overlong(row, len(rendered.ids)))
+            ids, labels = rendered.ids[: self.limit], rendered.labels[: self.limit]
+            # The first token is predicted by nothing, so it never counts.
+            n_targets = sum(label != NO_TARGET for label in labels[1:])
+            if n_targets == 0:
+                empty.append(row)
+            examples.append(Example(row, ids, labels, float(n_targets), n_targets, truncated))
+        check_truncation(overlong, len(dataset), self.limit, self.task.allow_truncated, dataset.name)
+        if empty:
+            first = ", ".join(str(row.place) for row in empty[:5])
+            raise DataError(
+                f"{len(empty)} of {len(dataset)} {dataset.name} rows have no target token, so nothing would be learned from them (first: {first}). "
+                f"Give them an answer, remove them, or raise task.max_length (now {self.limit}) where the prompt alone fills it."
+            )
+        return examples
+
+    def logits_at(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Hidden vectors (P, D) before the head, or logits (P, V) where the head is not plain; targets (P,); row numbers (P,)."""
+        ids_BT, mask_BT = pad([e.ids for e in examples], self._fill, self.device)
+        labels_BT, _ = pad([e.labels for e in examples], NO_TARGET, self.device)
+        wanted_BT = labels_BT[:, 1:] != NO_TARGET
+        rows_P = wanted_BT.nonzero()[:, 0]
+        targets_P = labels_BT[:, 1:][wanted_BT]
+        if self._plain_head:
+            body = getattr(self.backbone, self.backbone.base_model_prefix)
+            hidden_BTD = body(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+            return hidden_BTD[:, :-1][wanted_BT], targets_P, rows_P
+        logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+        return logits_BTV[:, :-1][wanted_BT], targets_P, rows_P
+
+    def _logits(self, at_PD: torch.Tensor) -> torch.Tensor:
+        return (self.backbone.get_output_embeddings()(at_PD) if self._plain_head else at_PD).float()
+
+    @property
+    def _fill(self) -> int:
+        # Any id will do under the mask; the pad token is only asked for because it certainly exists in the embedding.
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.chat.stop_ids[0]
+
+    def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
+        """Sum of the cross-entropy over all target tokens, scalar."""
+        at_PD, targets_P, _ = self.logits_at(examples)
+        total = at_PD.new_zeros((), dtype=torch.float32)
+        for i in range(0, len(targets_P), _POSITIONS_AT_ONCE):
+            part = slice(i, i + _POSITIONS_AT_ONCE)
+            total = total + F.cross_entropy(self._logits(at_PD[part]), targets_P[part], label_smoothing=label_smoothing, reduction="sum")
+        return total
+
+    @torch.no_grad()
+    def predict(self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None) -> list[Prediction]:
+        """Token loss for every row that has an answer, and generated text for the first `answers` rows (all by default)."""
+        losses = self._losses(rows)
+        asked = [self._question(row.content) for row in rows[:answers]]
+        written = [*self.answer(asked, watch), *[("", None)] * (len(rows) - len(asked))]
+        return [
+            Prediction(
+                place=row.place,
+                output=text,
+                target=row.content.turns[-1].content if row.content.turns[-1].role == "assistant" else None,
+                loss=losses[i][0] if i in losses else None,
+                targets=losses[i][1] if i in losses else 0,
+                stopped=stopped,
+                text=next((turn.content for turn in reversed(self._question(row.content)) if turn.role == "user"), ""),
+            )
+            for i, (row, (text, stopped)) in enumerate(zip(rows, written, strict=True))
+        ]
+
+    @staticmethod
+    def _question(content: Conversation) -> tuple[Turn, ...]:
+        return content.turns[:-1] if content.turns[-1].role == "assistant" else content.turns
+
+    def _losses(self, rows: Sequence[Row]) -> dict[int, tuple[float, int]]:
+        """Row number -> sum of negative log-likelihood (nats), number of target tokens."""
+        rendered = {i: self.chat.render(row.content) for i, row in enumerate(rows) if row.content.turns[-1].role == "assistant"}
+        numbers = list(rendered)
+        examples = [Example(rows[i], r.ids[: self.limit], r.labels[: self.limit], 0.0) for i, r in rendered.items()]
+        found: dict[int, tuple[float, int]] = {}
+        for group in token_groups([len(e) for e in examples], max_tokens=4096):
+            at_PD, targets_P, rows_P = self.logits_at([examples[i] for i in group])
+            sums, counts = [0.0] * len(group), [0] * len(group)
+            for i in range(0, len(targets_P), _POSITIONS_AT_ONCE):
+                part = slice(i, i + _POSITIONS_AT_ONCE)
+                loss_P = F.cross_entropy(self._logits(at_PD[part]), targets_P[part], reduction="none").double()
+                for row, value in zip(rows_P[part].tolist(), loss_P.tolist(), strict=True):
+                    sums[row] += value
+                    counts[row] += 1
+            found.update({numbers[i]: (sums[at], counts[at]) for at, i in enumerate(group)})
+        return found
+
+    @torch.no_grad()
+    def answer(self, conversations: Sequence[Sequence[Turn]], watch: Callable[[int], None] = lambda _: None) -> list[tuple[str, bool | None]]:
+        """Greedy answers, each with whether it ended by itself. Prompts are padded on the left, so a row's answer does
+        not depend on its neighbours."""
+        prompts = [self.chat.prompt(turns) for turns in conversations]
+        room = self.context - self.task.max_new_tokens
+        too_long = [i for i, prompt in enumerate(prompts) if len(prompt) > room]
+        if too_long:
+            raise DataError(
+                f"A prompt has {len(prompts[too_long[0]])} tokens; with task.max_new_tokens: {self.task.max_new_tokens} the model takes at most {room}. "
+                f"Shorten it, or lower task.max_new_tokens. ({len(too_long)} of {len(prompts)} prompts are too long, first: {conversations[too_long[0]][-1].content[:40]!r})"
+            )
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+        answers: list[tuple[str, bool | None]] = [("", None)] * len(prompts)
+        for at in range(0, len(order), _GENERATION_ROWS):
+            group = order[at : at + _GENERATION_ROWS]
+            ids_BT, mask_BT = pad([prompts[i] for i in group], self._fill, self.device, left=True)
+            out_BT = self.backbone.generate(
+                input_ids=ids_BT,
+                attention_mask=mask_BT,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,
+                max_new_tokens=self.task.max_new_tokens,
+                eos_token_id=list(self.chat.stop_ids),
+                pad_token_id=self._fill,
+            )
+            for i, ids in zip(group, out_BT[:, ids_BT.shape[1] :].tolist(), strict=True):
+                end = next((k for k, token in enumerate(ids) if token in self.chat.stop_ids), None)
+                text = self.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+                answers[i] = (text.strip(), end is not None)
+            watch(at + len(group))
+        return answers
+
+    def save(self, folder: Path) -> None:
+        """The chat format's fingerprint, so that serving with another template is refused."""
+        state = {"template_sha256": self.chat.fingerprint(), "max_length": self.limit}
+        (folder / _STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+    def marked(self, example: Example) -> list[tuple[str, bool]]:
+        """The row as the model sees it, in pieces, each with whether it is a target."""
+        pieces = groupby(zip(example.ids, example.labels, strict=True), key=lambda pair: pair[1] != NO_TARGET)
+        return [(self.tokenizer.decode([token for token, _ in pairs]), target) for target, pairs in pieces]
+
+    def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What the report tells about the targets of a split."""
+        tokens = sum(len(e) for e in examples)
+        return {"trained_token_share": sum(e.weight for e in examples) / max(tokens, 1), "length": self.limit}
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    found: list[int] = []
+    settings = getattr(model, "generation_config", None)
+    for ids in (tokenizer.eos_token_id, getattr(settings, "eos_token_id", None), getattr(model.config, "eos_token_id", None)):
+        found += ids if isinstance(ids, list) else [ids] if ids is not None else []
+    return found
+
+
+def restore_generator(base: Base, task: Generate, folder: Path) -> TextGenerator:
+    """The generator of a saved run.
+
+    Raises:
+        ModelError: the chat template is not the one the model was trained with.
+    """
+    network = TextGenerator(base, task)
+    state = read_json(folder / _STATE_FILE)
+    if state["template_sha256"] != network.chat.fingerprint():
+        raise ModelError(
+            f"The chat template of {base.reference} is not the one this run was trained with, so answers would be wrong. "
+            "Use the model's original tokenizer files, or train again."
+        )
+    network.limit = state["max_length"]
+    return network

@@ -1,0 +1,267 @@
+"""The only training loop. It knows the protocol Learner, and never a method, a task or the test split."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from migaki.core.errors import DamagedError, NonFiniteError
+from migaki.core.parts import Example, Learner, ParameterGroup
+from migaki.core.seeds import derive
+from migaki.core.store import RunFolder
+from migaki.core.types import Prediction, Row
+from migaki.training.checkpoint import Progress, checkpoint_folders, load_progress, load_weights, prune, save_checkpoint, set_aside
+from migaki.training.monitor import Monitor
+from migaki.training.plan import epoch_steps, step_rows, token_groups
+from migaki.training.schedules import rate_at
+from migaki.training.settings import Training
+
+__all__ = ["History", "Judge", "accumulate_gradients", "fit"]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How validation predictions become figures, and which of them decides."""
+
+    scores: Callable[[Sequence[Prediction]], dict[str, float]]
+    metric: str
+    better: Literal["max", "min"]
+
+    def beats(self, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
+        """Whether `new` is strictly better; where the metric is equal nothing is gained and the earlier model stays."""
+        if not old:
+            return True
+        return new[self.metric] > old[self.metric] if self.better == "max" else new[self.metric] < old[self.metric]
+
+
+@dataclass(frozen=True)
+class History:
+    """How a training ended."""
+
+    steps: int
+    best_step: int
+    best_scores: dict[str, float]
+    seconds: float
+    reason: str
+    """Why it ended: all steps done, early stopping, or nothing to train."""
+
+
+def accumulate_gradients(learner: Learner, examples: Sequence[Example], label_smoothing: float, accumulate: int = 1) -> float:
+    """Add the gradient of the step's mean loss to the parameters; the sum of the loss over the targets comes back.
+
+    The mean is over all targets of the whole step, over every part and every process: a mean per part would favour
+    parts with short answers. Returns NaN or Inf as it is; the caller decides.
+    """
+    weight = sum(example.weight for example in examples)
+    groups = token_groups([len(e) for e in examples], max_rows=math.ceil(len(examples) / accumulate))
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    total = 0.0
+    for group in groups[rank::world]:
+        loss = learner.loss([examples[i] for i in group], label_smoothing)
+        (loss / weight).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    if world > 1:
+        total = _add_over_processes(learner.parameter_groups(), total)
+    return total
+
+
+def _add_over_processes(groups: Sequence[ParameterGroup], total: float) -> float:
+    for _, parameter in (pair for group in groups for pair in group.named):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+    both = torch.tensor([total], dtype=torch.float64)
+    dist.all_reduce(both)
+    return float(both)
+
+
+def fit(
+    learner: Learner,
+    training: Training,
+    train: Sequence[Example],
+    valid: Sequence[Row],
+    judge: Judge,
+    run: RunFolder,
+    *,
+    learning_rate: float,
+    seed: int,
+    monitor: Monitor | None = None,
+) -> History:
+    """Train on `train`, judge on `valid`, keep the best, and leave the learner holding it.
+
+    The untrained learner is judged too: where training never beats it, it is what stays.
+
+    Raises:
+        NonFiniteError: loss or gradient became NaN or Inf; the step's rows are in `failed_batch.jsonl` of the run, and
+            the weights of the last good checkpoint are untouched.
+    """
+    monitor = monitor or Monitor()
+    groups = learner.parameter_groups()
+    parameters = {name: parameter for group in groups for name, parameter in group.named}
+    if not parameters:
+        scores = judge.scores(learner.predict(valid, answers=0))
+        return History(0, 0, scores, 0.0, "nothing to train")
+    checkpoints = run.path / "checkpoints"
+    optimizer = _adamw(groups, training, learning_rate)
+    per_epoch = epoch_steps(len(train), training.batch_size)
+    progress = Progress(total_steps=min(per_epoch * training.epochs, training.max_steps or per_epoch * training.epochs))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "dropout"))
+        progress = _resume(checkpoints, parameters, optimizer, progress, monitor)
+        loop = _Loop(learner, training, train, valid, judge, run, optimizer, parameters, learning_rate, seed, monitor, progress, per_epoch)
+        try:
+            monitor.start(progress.total_steps, progress.step)
+            reason = loop.run_steps()
+        finally:
+            monitor.stop()
+    best_step = progress.best_step or 0
+    load_weights(checkpoints / f"step-{best_step:08d}", parameters)
+    learner.evaluation_mode()
+    run.append("history.jsonl", {"event": "stop", "reason": reason, "step": progress.step, "best_step": best_step})
+    return History(progress.step, best_step, progress.best_scores, progress.seconds, reason)
+
+
+def _adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        [
+            {
+                "params": [parameter for _, parameter in group.named],
+                "weight_decay": training.weight_decay if group.decays else 0.0,
+                "lr": learning_rate * group.rate_factor,
+                "rate_factor": group.rate_factor,
+            }
+            for group in groups
+        ],
+        lr=learning_rate,
+        fused=True,
+    )
+
+
+def _resume(
+    checkpoints: Any, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, fresh: Progress, monitor: Monitor
+) -> Progress:
+    """The newest checkpoint that is whole, or the fresh start; a damaged one is set aside and said."""
+    for folder in checkpoint_folders(checkpoints):
+        try:
+            progress, generator_state = load_progress(folder, parameters, optimizer)
+        except DamagedError as error:
+            aside = set_aside(folder)
+            monitor.note(f"A checkpoint is damaged and set aside as {aside.name}: {error}")
+            continue
+        torch.set_rng_state(generator_state)
+        return progress
+    return fresh
+
+
+@dataclass
+class _Loop:
+    """The state of one call of `fit`."""
+
+    learner: Learner
+    training: Training
+    train: Sequence[Example]
+    valid: Sequence[Row]
+    judge: Judge
+    run: RunFolder
+    optimizer: torch.optim.Optimizer
+    parameters: Mapping[str, torch.nn.Parameter]
+    learning_rate: float
+    seed: int
+    monitor: Monitor
+    progress: Progress
+    per_epoch: int
+
+    def run_steps(self) -> str:
+        progress = self.progress
+        if progress.step == 0:
+            self._evaluate()
+        while progress.step < progress.total_steps:
+            if self.training.early_stopping and progress.evaluations_since_best >= self.training.early_stopping:
+                return f"early stopping: {progress.evaluations_since_best} evaluations without a better one"
+            self._step()
+            if self._is_due(progress.step):
+                self._evaluate()
+        return "all steps done"
+
+    def _is_due(self, step: int) -> bool:
+        times = self.training.evaluations_per_epoch
+        return step == self.progress.total_steps or step * times // self.per_epoch > (step - 1) * times // self.per_epoch
+
+    def _step(self) -> None:
+        progress, training = self.progress, self.training
+        began = time.monotonic()
+        rate = rate_at(progress.step, progress.total_steps, self.learning_rate, training.schedule, training.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["rate_factor"]
+        examples = [self.train[i] for i in step_rows(len(self.train), training.batch_size, self.seed, progress.step)]
+        self.learner.train_mode(training.dropout)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum = accumulate_gradients(self.learner, examples, training.label_smoothing, training.accumulate)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), training.clip or math.inf))
+        weight = sum(example.weight for example in examples)
+        if not math.isfinite(loss_sum) or not math.isfinite(norm):
+            self._fail(examples, loss_sum / weight, norm)
+        self.optimizer.step()
+        progress.step += 1
+        progress.rows_seen += len(examples)
+        seconds = time.monotonic() - began
+        progress.seconds += seconds
+        facts = {
+            "event": "step",
+            "step": progress.step,
+            "epoch": progress.step / self.per_epoch,
+            "loss": loss_sum / weight,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "rows": len(examples),
+            "tokens": sum(len(e) for e in examples),
+            "seconds": seconds,
+        }
+        self.run.append("history.jsonl", facts)
+        self.monitor.step(facts)
+
+    def _fail(self, examples: Sequence[Example], loss: float, norm: float) -> None:
+        step = self.progress.step + 1
+        for example in examples:
+            self.run.append("failed_batch.jsonl", {"place": str(example.row.place), **example.row.content.as_json()})
+        first = ", ".join(str(example.row.place) for example in examples[:3])
+        raise NonFiniteError(
+            f"The loss is {loss} and the gradient's norm {norm} at step {step}, so training stopped before they reached the weights. "
+            f"The rows of this step are in {self.run.path / 'failed_batch.jsonl'} (first: {first}). "
+            "Lower training.learning_rate, or look at these rows."
+        )
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        began = time.monotonic()
+        self.learner.evaluation_mode()
+        scores = self.judge.scores(self.learner.predict(self.valid, answers=0))
+        best = self.judge.beats(scores, progress.best_scores)
+        if best:
+            progress.best_step, progress.best_scores, progress.evaluations_since_best = progress.step, scores, 0
+        else:
+            progress.evaluations_since_best += 1
+        seconds = time.monotonic() - began
+        progress.seconds += seconds
+        checkpoints = self.run.path / "checkpoints"
+        save_checkpoint(checkpoints, progress, self.parameters, self.optimizer, torch.get_rng_state())
+        prune(checkpoints, keep={progress.best_step or 0})
+        facts = {
+            "event": "evaluation",
+            "step": progress.step,
+            "epoch": progress.step / self.per_epoch,
+            "loss": scores["loss"],
+            "metric": self.judge.metric,
+            "value": scores[self.judge.metric],
+            "metrics": scores,
+            "best": best,
+            "seconds": seconds,
+        }
+        self.run.append("history.jsonl", facts)
+        self.monitor.evaluation(facts)

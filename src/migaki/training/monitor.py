@@ -1,0 +1,113 @@
+"""What a person sees while the loop runs: a live line on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from migaki.core.units import bytes_text, seconds_text
+
+__all__ = ["LiveMonitor", "Monitor", "PlainMonitor", "monitor_for", "peak_bytes"]
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Monitor:
+    """Watches in silence; the others say something."""
+
+    def note(self, text: str) -> None:
+        """One line about what is being done or was found."""
+
+    def start(self, total_steps: int, done: int) -> None:
+        """The loop begins, `done` steps being already behind it."""
+
+    def step(self, facts: Mapping[str, Any]) -> None:
+        """One optimiser step; `facts` is its line in history.jsonl."""
+
+    def evaluation(self, facts: Mapping[str, Any]) -> None:
+        """One evaluation; `facts` is its line in history.jsonl."""
+
+    def stop(self) -> None:
+        """The loop ended, well or not."""
+
+
+def _evaluation_text(facts: Mapping[str, Any]) -> str:
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in facts["metrics"].items())
+    return f"validation at step {facts['step']} (epoch {facts['epoch']:.2f}): {scores}{'  best so far' if facts['best'] else ''}"
+
+
+class PlainMonitor(Monitor):
+    """A line every few seconds, without colours or cursor movement."""
+
+    def __init__(self, stream: TextIO | None = None, every_s: float = 5.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every_s = every_s
+        self._total, self._done, self._since, self._last = 0, 0, 0.0, 0.0
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def start(self, total_steps: int, done: int) -> None:
+        self._total, self._done, self._since, self._last = total_steps, done, time.monotonic(), 0.0
+
+    def step(self, facts: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._every_s or facts["step"] == self._total:
+            self._last = now
+            rate = (facts["step"] - self._done) / max(now - self._since, 1e-9)
+            left_s = (self._total - facts["step"]) / max(rate, 1e-9)
+            self.note(
+                f"step {facts['step']}/{self._total}  loss {facts['loss']:.4f}  rate {facts['learning_rate']:.2e}  "
+                f"{facts['tokens'] / max(facts['seconds'], 1e-9):.0f} tokens/s  {bytes_text(peak_bytes())}  {seconds_text(left_s)} left"
+            )
+
+    def evaluation(self, facts: Mapping[str, Any]) -> None:
+        self.note(_evaluation_text(facts))
+
+
+class LiveMonitor(Monitor):
+    """One line that moves, and the evaluations above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._progress: Any = None
+        self._task: Any = None
+
+    def note(self, text: str) -> None:
+        (self._progress.console if self._progress else self._console).print(text, markup=False)
+
+    def start(self, total_steps: int, done: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn(), console=self._console
+        )
+        self._task = self._progress.add_task("", total=total_steps, completed=done, facts="")
+        self._progress.start()
+
+    def step(self, facts: Mapping[str, Any]) -> None:
+        rate = facts["tokens"] / max(facts["seconds"], 1e-9)
+        text = f"loss {facts['loss']:.4f}  {rate:.0f} tokens/s  {bytes_text(peak_bytes())}"
+        self._progress.update(self._task, completed=facts["step"], facts=text)
+
+    def evaluation(self, facts: Mapping[str, Any]) -> None:
+        self.note(_evaluation_text(facts))
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def monitor_for(stream: TextIO | None = None) -> Monitor:
+    """Live on a terminal, plain elsewhere."""
+    return LiveMonitor() if (stream or sys.stderr).isatty() else PlainMonitor(stream)
