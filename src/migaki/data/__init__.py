@@ -1,0 +1,6 @@
+"""From files to rows that a task understands, each with the place it came from."""
+
+from migaki.data.settings import Data
+from migaki.data.sources import read_records, write_records
+
+__all__ = ["Data", "read_records", "write_records"]
