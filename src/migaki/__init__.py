@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from migaki.core.errors import MigakiError
+    from migaki.pipeline import train
     from migaki.recipe import Recipe
     from migaki.run import Run, load
-    from migaki.pipeline import train
 
 __all__ = ["MigakiError", "Recipe", "Run", "load", "train"]
 

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def verb(name: str, function: Any, text: str, run: bool = False, json_output: bool = False) -> argparse.ArgumentParser:
+    def verb(
+        name: str, function: Any, text: str, run: bool = False, json_output: bool = False
+    ) -> argparse.ArgumentParser:
         command = verbs.add_parser(name, help=text, description=text)
         command.set_defaults(verb=function)
         if run:
@@ -57,16 +59,22 @@ def _parser() -> argparse.ArgumentParser:
 
     def runs_folder(*commands: argparse.ArgumentParser) -> None:
         for command in commands:
-            command.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+            command.add_argument(
+                "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
+            )
 
     def recipe(command: argparse.ArgumentParser) -> None:
         command.add_argument("recipe", metavar="RECIPE", help="a recipe in YAML")
-        command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. method.rank=16")
+        command.add_argument(
+            "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. method.rank=16"
+        )
 
     train = verb("train", _train, "tune a model by a recipe and measure it against the base", json_output=True)
     recipe(train)
     evaluate = verb("evaluate", _evaluate, "judge a run on its test split or on other rows", run=True, json_output=True)
-    evaluate.add_argument("--data", metavar="FILE", help="rows with targets; default: the test split of the run's recipe")
+    evaluate.add_argument(
+        "--data", metavar="FILE", help="rows with targets; default: the test split of the run's recipe"
+    )
     predict = verb("predict", _predict, "add prediction and confidence to the rows of a file", run=True)
     predict.add_argument("--input", metavar="FILE", required=True, help="CSV, TSV, JSONL, JSON or Parquet")
     predict.add_argument("--output", metavar="FILE", required=True, help="CSV, TSV or JSONL")
@@ -79,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the report")
     data = verbs.add_parser("data", help="look at the data", description="look at the data")
     show = data.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
-        "show", help="print rows as the model will see them, targets marked", description="print rows as the model will see them, targets marked"
+        "show",
+        help="print rows as the model will see them, targets marked",
+        description="print rows as the model will see them, targets marked",
     )
     show.set_defaults(verb=_data_show)
     recipe(show)
@@ -142,7 +152,9 @@ def _print_examples(run: Run, count: int = 3) -> None:
     lines = (run.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     answered = [row for line in lines if (row := json.loads(line))["stopped"] is not None]
     for row in answered[:count]:
-        print(f"question: {shorten(row['text'], 200)}\n  before: {shorten(row['baseline']['output'], 300)}\n  after:  {shorten(row['output'], 300)}")
+        print(
+            f"question: {shorten(row['text'], 200)}\n  before: {shorten(row['baseline']['output'], 300)}\n  after:  {shorten(row['output'], 300)}"
+        )
 
 
 def _measure_text(measure: Any) -> str:
@@ -169,7 +181,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     added = ("prediction", "confidence") if task.kind != "generate" else ("prediction", "stopped")
     taken = [name for name in added if name in records[0].values]
     if taken:
-        raise UsageError(f"{arguments.input} already has a column {taken[0]!r}; rename it, so that nothing is overwritten.")
+        raise UsageError(
+            f"{arguments.input} already has a column {taken[0]!r}; rename it, so that nothing is overwritten."
+        )
     predictions = run.predict_rows(dataset.rows)
     rows = [
         {**record.values, added[0]: p.output, added[1]: p.confidence if added[1] == "confidence" else p.stopped}
@@ -217,7 +231,11 @@ def _runs(arguments: argparse.Namespace) -> None:
             row["baseline"] = results["baseline"]["metrics"][results["primary"]]["value"]
         rows.append(row)
     for row in rows:
-        score = f"  {row['metric']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], base {row['baseline']:.3f}" if "metric" in row else ""
+        score = (
+            f"  {row['metric']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], base {row['baseline']:.3f}"
+            if "metric" in row
+            else ""
+        )
         print(f"{row['run']:36} {row['state']:9}{score}")
     if not rows:
         print(f"no runs in {arguments.runs}", file=sys.stderr)

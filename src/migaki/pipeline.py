@@ -19,7 +19,9 @@ from migaki.training.monitor import Monitor, peak_bytes
 __all__ = ["train"]
 
 
-def train(recipe: Recipe | Mapping[str, Any] | str | Path, runs: str | Path = "runs", monitor: Monitor | None = None) -> Run:
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path, runs: str | Path = "runs", monitor: Monitor | None = None
+) -> Run:
     """Train, keep the best by validation, and measure base and tuned model on the test split.
 
     Args:
@@ -45,7 +47,12 @@ def train(recipe: Recipe | Mapping[str, Any] | str | Path, runs: str | Path = "r
     trained, total = learner.parameter_counts()
     environment = {
         **describe_environment(),
-        "model": {"reference": base.reference, "licence": base.licence, "fingerprint": base.fingerprint, "parameters": total},
+        "model": {
+            "reference": base.reference,
+            "licence": base.licence,
+            "fingerprint": base.fingerprint,
+            "parameters": total,
+        },
     }
     run = RunFolder.create(
         runs,
@@ -77,7 +84,9 @@ def train(recipe: Recipe | Mapping[str, Any] | str | Path, runs: str | Path = "r
         )
         with commit(run.path / "model") as folder:
             learner.save(folder)
-        monitor.note(f"{history.reason}; best at step {history.best_step} of {history.steps}; measuring the tuned model")
+        monitor.note(
+            f"{history.reason}; best at step {history.best_step} of {history.steps}; measuring the tuned model"
+        )
         after = evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed)
         cost = {
             "train_seconds": history.seconds,
@@ -93,7 +102,9 @@ def train(recipe: Recipe | Mapping[str, Any] | str | Path, runs: str | Path = "r
         run.unlock()
         raise
     except Exception as error:
-        run.set_state("failed", reason=str(error) if isinstance(error, MigakiError) else f"{type(error).__name__}: {error}")
+        run.set_state(
+            "failed", reason=str(error) if isinstance(error, MigakiError) else f"{type(error).__name__}: {error}"
+        )
         run.unlock()
         raise
     return Run(RunFolder(run.path), runs)
@@ -128,14 +139,17 @@ def _describe_data(splits: Splits, encoded: Mapping[str, Sequence[Example]], lea
     return {
         "splits": {split.name: describe(split) for split in (splits.train, splits.valid, splits.test)},
         "findings": [
-            {"level": f.level, "message": f.message, "count": f.count, "examples": list(f.examples), "remedy": f.remedy} for f in splits.findings
+            {"level": f.level, "message": f.message, "count": f.count, "examples": list(f.examples), "remedy": f.remedy}
+            for f in splits.findings
         ],
         "columns": dict(splits.columns),
         **learner.describe(encoded["train"]),
     }
 
 
-def _write_results(run: RunFolder, recipe: Recipe, before: Evaluation, after: Evaluation, cost: Mapping[str, Any]) -> None:
+def _write_results(
+    run: RunFolder, recipe: Recipe, before: Evaluation, after: Evaluation, cost: Mapping[str, Any]
+) -> None:
     lines = [
         json.dumps({**_prediction(new), "baseline": _prediction(old, brief=True)}, ensure_ascii=False)
         for new, old in zip(after.predictions, before.predictions, strict=True)
@@ -164,7 +178,12 @@ def _write_results(run: RunFolder, recipe: Recipe, before: Evaluation, after: Ev
 
 
 def _prediction(prediction: Prediction, brief: bool = False) -> dict[str, Any]:
-    found = {"output": prediction.output, "confidence": prediction.confidence, "loss": prediction.loss, "stopped": prediction.stopped}
+    found = {
+        "output": prediction.output,
+        "confidence": prediction.confidence,
+        "loss": prediction.loss,
+        "stopped": prediction.stopped,
+    }
     if brief:
         return found
     place = {"source": prediction.place.source, "line": prediction.place.line}

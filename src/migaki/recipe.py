@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 
 from migaki.core.codec import Lines, apply_settings, dump_yaml, parse_yaml, problems_of
 from migaki.core.errors import Problem, RecipeError
-from migaki.core.parts import Part
+from migaki.core.parts import Method, Part, Task
 from migaki.data import Data
 from migaki.methods import Lora, all_methods
 from migaki.models import Model
@@ -39,10 +39,16 @@ class _Origin:
     lines: Lines = field(default_factory=dict)
 
 
-_origin: ContextVar[_Origin] = ContextVar("recipe origin", default=_Origin())
+_NOWHERE = _Origin()
+_origin: ContextVar[_Origin] = ContextVar("recipe origin", default=_NOWHERE)
 
-AnyTask = Annotated[Union[all_tasks()], Field(discriminator="kind"), BeforeValidator(_from_word)]  # type: ignore[valid-type]
-AnyMethod = Annotated[Union[all_methods()], Field(discriminator="kind"), BeforeValidator(_from_word)]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    AnyTask = Task
+    AnyMethod = Method
+else:
+    # The unions are known only when all parts are, those of other distributions too.
+    AnyTask = Annotated[Union[all_tasks()], Field(discriminator="kind"), BeforeValidator(_from_word)]
+    AnyMethod = Annotated[Union[all_methods()], Field(discriminator="kind"), BeforeValidator(_from_word)]
 
 
 class Recipe(Part):
@@ -98,11 +104,20 @@ class Recipe(Part):
         try:
             text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
-            raise RecipeError([Problem(source, "there is no such file. Give the path of a recipe, for example recipes/quickstart.yaml.")], source) from None
+            raise RecipeError(
+                [
+                    Problem(
+                        source, "there is no such file. Give the path of a recipe, for example recipes/quickstart.yaml."
+                    )
+                ],
+                source,
+            ) from None
         except IsADirectoryError:
             raise RecipeError([Problem(source, "is a folder. Give the path of a recipe file.")], source) from None
         except (UnicodeDecodeError, OSError) as error:
-            raise RecipeError([Problem(source, f"cannot be read ({error}). A recipe is a UTF-8 text file.")], source) from None
+            raise RecipeError(
+                [Problem(source, f"cannot be read ({error}). A recipe is a UTF-8 text file.")], source
+            ) from None
         values, lines = parse_yaml(text, source)
         if not isinstance(values, dict):
             what = "is empty" if values is None else f"holds a {type(values).__name__}, not settings"

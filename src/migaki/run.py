@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from migaki.core.errors import DamagedError, DataError, ModelError, UsageError
 from migaki.core.parts import Learner, Task
 from migaki.core.store import RunFolder, open_run, read_json, verify
-from migaki.core.types import Conversation, Dataset, Evaluation, Measure, Place, Prediction, Row, Turn
+from migaki.core.types import Conversation, Evaluation, Measure, Place, Prediction, Row, Turn
 from migaki.models import Located, Model, locate
 from migaki.recipe import Recipe
 
@@ -41,11 +41,15 @@ def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Ba
         return load_base(locate(model), role)
     earlier = load(model.reference.removeprefix("run:"), runs)
     if earlier.recipe.task.base_role != role:
-        raise ModelError(f"{model.reference} is a {earlier.recipe.task.base_role} ({earlier.recipe.task.kind}); this task needs a {role}.")
+        raise ModelError(
+            f"{model.reference} is a {earlier.recipe.task.base_role} ({earlier.recipe.task.kind}); this task needs a {role}."
+        )
     return earlier.as_base(model.reference)
 
 
-def evaluate_learner(learner: Learner, task: Task, rows: Sequence[Row], seed: int, watch: Any = lambda _: None) -> Evaluation:
+def evaluate_learner(
+    learner: Learner, task: Task, rows: Sequence[Row], seed: int, watch: Any = lambda _: None
+) -> Evaluation:
     """Predictions and metrics of a learner on the rows."""
     predictions = learner.predict(rows, answers=task.answers_in_evaluation(), watch=watch)
     return task.evaluate(predictions, learner.labels, seed)
@@ -103,7 +107,9 @@ class Run:
             "folder": str(self.path),
             "metrics": self.results["metrics"],
             "baseline": self.results["baseline"]["metrics"],
-            **{name: cost[name] for name in ("train_seconds", "peak_bytes", "trainable_parameters", "total_parameters")},
+            **{
+                name: cost[name] for name in ("train_seconds", "peak_bytes", "trainable_parameters", "total_parameters")
+            },
         }
 
     def _need_finished(self) -> None:
@@ -149,7 +155,14 @@ class Run:
         model = read_json(self.path / "environment.json")["model"]
         fingerprint = next(f["sha256"] for f in verify(self.path)["files"] if f["path"] == "model/MANIFEST.json")
         del self.__dict__["learner"]  # its backbone belongs to the new base now
-        return Base(network.backbone, network.tokenizer, reference, fingerprint, model["licence"], getattr(network, "pooling", None))
+        return Base(
+            network.backbone,
+            network.tokenizer,
+            reference,
+            fingerprint,
+            model["licence"],
+            getattr(network, "pooling", None),
+        )
 
     def evaluate(self, data: Any = None) -> Evaluation:
         """Metrics on the test split of the recipe, or on other rows: a file, or a list of mappings.
@@ -162,7 +175,9 @@ class Run:
             test = recipe.data.load(recipe.task.content_kind, recipe.seed).test
             stored = read_json(self.path / "data.json")["splits"]["test"]["fingerprint"]
             if test.fingerprint() != stored:
-                raise DataError(f"The test rows are not those that run {self.id} was judged on: the data changed since. Name the file to use with --data.")
+                raise DataError(
+                    f"The test rows are not those that run {self.id} was judged on: the data changed since. Name the file to use with --data."
+                )
         else:
             test, _ = recipe.data.read(data, recipe.task.content_kind, need_target=True)
         return evaluate_learner(self.learner, recipe.task, test.rows, recipe.seed)
@@ -181,7 +196,9 @@ class Run:
     def _content(self, value: Any) -> Any:
         if isinstance(value, str) and self.recipe.task.content_kind == "conversation":
             return Conversation((Turn("user", value),))
-        values = {"text": value} if isinstance(value, str) else {"messages": value} if isinstance(value, list) else value
+        values = (
+            {"text": value} if isinstance(value, str) else {"messages": value} if isinstance(value, list) else value
+        )
         dataset, _ = self.recipe.data.read([values], self.recipe.task.content_kind, need_target=False)
         return dataset.rows[0].content
 

@@ -1,6 +1,5 @@
 """The data section of a recipe, from settings to splits."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ def test_paths_are_relative_to_the_recipe_and_become_absolute(tmp_path):
     data = validated({"train": "rows/../train.csv", "test": "demo:helpdesk-topics"}, folder=tmp_path)
     assert data.train == str(tmp_path / "train.csv")
     assert data.test == "demo:helpdesk-topics"
-    assert Data(train="train.csv").train == os.path.join(os.getcwd(), "train.csv")
+    assert Data(train="train.csv").train == str(Path.cwd() / "train.csv")
 
 
 def test_resolved_settings_read_back_equal(tmp_path):
@@ -124,9 +123,7 @@ def test_rows_that_stand_in_train_and_test_are_a_warning_and_can_be_dropped(tmp_
 
 def test_rows_that_stand_in_valid_and_test_are_a_warning():
     splits = Data(train=ROWS, valid=[{"text": "new", "label": "a"}], test=[{"text": "new", "label": "a"}])
-    assert messages(splits.load("labelled", 0)) == [
-        "1 of 1 test rows are also in valid, by which the model is chosen"
-    ]
+    assert messages(splits.load("labelled", 0)) == ["1 of 1 test rows are also in valid, by which the model is chosen"]
 
 
 def test_repeats_and_conflicting_labels_in_one_file_are_found():

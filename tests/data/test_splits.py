@@ -73,9 +73,7 @@ def test_the_same_question_with_two_answers_stays_on_one_side():
     assert not keys(kept) & keys(taken)
 
 
-PAIRS = st.lists(
-    st.tuples(st.integers(0, 40).map(str), st.sampled_from("abcd")), min_size=1, max_size=120
-)
+PAIRS = st.lists(st.tuples(st.integers(0, 40).map(str), st.sampled_from("abcd")), min_size=1, max_size=120)
 
 
 @given(pairs=PAIRS, fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5), order=st.randoms())

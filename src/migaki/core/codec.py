@@ -43,7 +43,9 @@ def _build(node: yaml.Node, path: tuple[str, ...], lines: Lines, problems: list[
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
     if node.tag and not node.tag.startswith("tag:yaml.org,2002:"):
-        problems.append(Problem(f"{source}:{line}", f"the tag {node.tag!r} is not allowed; a recipe holds only plain values."))
+        problems.append(
+            Problem(f"{source}:{line}", f"the tag {node.tag!r} is not allowed; a recipe holds only plain values.")
+        )
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -54,7 +56,12 @@ def _build(node: yaml.Node, path: tuple[str, ...], lines: Lines, problems: list[
             key = str(key_node.value)
             if key in result:
                 first = lines.get((*path, key), 0)
-                problems.append(Problem(f"{source}:{key_line}", f"the key {key!r} stands twice (first on line {first}); keep one of them."))
+                problems.append(
+                    Problem(
+                        f"{source}:{key_line}",
+                        f"the key {key!r} stands twice (first on line {first}); keep one of them.",
+                    )
+                )
             lines[(*path, key)] = key_line
             result[key] = _build(value_node, (*path, key), lines, problems, source)
         return result
@@ -74,19 +81,21 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
     {'a': 0.0001, 'b': 'no'}
     """
     if len(text) > _MAX_YAML_CHARACTERS:
-        raise RecipeError([Problem(source, "is over 1 MiB; a recipe is a page of settings. Rows belong into a data file.")])
+        raise RecipeError(
+            [Problem(source, "is over 1 MiB; a recipe is a page of settings. Rows belong into a data file.")]
+        )
     problems: list[Problem] = []
     lines: Lines = {}
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            anchor = getattr(event, "anchor", None)
+            where = f"{source}:{event.start_mark.line + 1}" if event.start_mark else source
+            anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
             if anchor is not None:
                 # Aliases can blow up a small file beyond all memory, and a recipe has no use for them.
-                line = event.start_mark.line + 1
-                raise RecipeError([Problem(f"{source}:{line}", f"the anchor or alias {anchor!r} is not allowed; write the value out.")], source)
-            if getattr(event, "tag", None):
-                line = event.start_mark.line + 1
-                problems.append(Problem(f"{source}:{line}", f"the tag {event.tag!r} is not allowed; a recipe holds only plain values."))
+                refusal = f"the anchor or alias {anchor!r} is not allowed; write the value out."
+                raise RecipeError([Problem(where, refusal)], source)
+            if tag:
+                problems.append(Problem(where, f"the tag {tag!r} is not allowed; a recipe holds only plain values."))
         if problems:
             raise RecipeError(problems, source)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -94,7 +103,10 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError([Problem(where, f"is not valid YAML ({what}). Look at the indentation and the colons on this line.")], source) from None
+        raise RecipeError(
+            [Problem(where, f"is not valid YAML ({what}). Look at the indentation and the colons on this line.")],
+            source,
+        ) from None
     except RecursionError:
         raise RecipeError([Problem(source, "is nested too deeply for a recipe.")], source) from None
     values = None if node is None else _build(node, (), lines, problems, source)
@@ -123,7 +135,9 @@ def apply_settings(tree: Any, settings: Sequence[str]) -> None:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            problems.append(Problem(f"--set {setting}", "is not of the form key.key=value, for example --set method.rank=16."))
+            problems.append(
+                Problem(f"--set {setting}", "is not of the form key.key=value, for example --set method.rank=16.")
+            )
             continue
         place = tree
         for depth, key in enumerate(keys[:-1]):
@@ -132,7 +146,12 @@ def apply_settings(tree: Any, settings: Sequence[str]) -> None:
                 name = {"model": "reference"}.get(key, "kind")
                 child = place[key] = {name: child} if isinstance(child, str) else {}
             if not isinstance(child, dict):
-                problems.append(Problem(f"--set {setting}", f"{'.'.join(keys[: depth + 1])} is a plain value and has no {keys[depth + 1]!r}."))
+                problems.append(
+                    Problem(
+                        f"--set {setting}",
+                        f"{'.'.join(keys[: depth + 1])} is a plain value and has no {keys[depth + 1]!r}.",
+                    )
+                )
                 break
             place = child
         else:
@@ -177,7 +196,11 @@ def _walk(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[s
         if len(current) > 1 and tagged:
             current = tagged
             continue
-        if isinstance(step, str) and path and (step.startswith(("function-", "list[", "dict[")) or step in ("str", "int", "float", "bool")):
+        if (
+            isinstance(step, str)
+            and path
+            and (step.startswith(("function-", "list[", "dict[")) or step in ("str", "int", "float", "bool"))
+        ):
             continue  # pydantic's names for the branches of a union, not the user's words
         holder = current[0] if len(current) == 1 else None
         path.append(str(step))
@@ -186,7 +209,9 @@ def _walk(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[s
     return path, holder
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], source: str = "", lines: Mapping[tuple[str, ...], int] | None = None) -> list[Problem]:
+def problems_of(
+    error: ValidationError, model: type[BaseModel], source: str = "", lines: Mapping[tuple[str, ...], int] | None = None
+) -> list[Problem]:
     """Pydantic's findings in the recipe's own words, each with its line, sorted as they stand in the file."""
     found: dict[tuple[str, ...], Problem] = {}
     for item in error.errors(include_url=False):
@@ -199,10 +224,18 @@ def problems_of(error: ValidationError, model: type[BaseModel], source: str = ""
             tags = re.findall(r"'([^']+)'", context.get("expected_tags", "")) or sorted(
                 k for m in _models(typing.cast(Any, model.model_fields[path[0]].annotation)) if (k := _kind(m))
             )
-            message = f"there is no kind {context['tag']!r}; {nearest(str(context['tag']), tags)}" if "tag" in context else f"the kind is missing; {nearest('', tags)}"
+            message = (
+                f"there is no kind {context['tag']!r}; {nearest(str(context['tag']), tags)}"
+                if "tag" in context
+                else f"the kind is missing; {nearest('', tags)}"
+            )
         elif kind == "literal_error":
             options = re.findall(r"'([^']+)'", str(context.get("expected", "")))
-            message = f"{value} is not one of the choices; {nearest(str(item['input']), options)}" if options else f"{value}: {item['msg']}."
+            message = (
+                f"{value} is not one of the choices; {nearest(str(item['input']), options)}"
+                if options
+                else f"{value}: {item['msg']}."
+            )
         elif kind == "missing":
             message = "is missing; it has no default."
         elif kind == "value_error":
@@ -215,7 +248,9 @@ def problems_of(error: ValidationError, model: type[BaseModel], source: str = ""
         if line and source:
             where = f"{source}:{line}: {where}"
         previous = found.get(key)
-        found[key] = Problem(where, f"{previous.message} Or: {message}" if previous and message not in previous.message else message)
+        found[key] = Problem(
+            where, f"{previous.message} Or: {message}" if previous and message not in previous.message else message
+        )
     return sorted(found.values(), key=lambda problem: (_line_number(problem.path), problem.path))
 
 
@@ -233,8 +268,8 @@ def _line_number(where: str) -> int:
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML that `parse_yaml` reads back to equal values, keys in the given order.
 
-    >>> parse_yaml(dump_yaml({"a": "no", "b": 0.0001, "c": "1e-4", "d": None}), "r")[0]
-    {'a': 'no', 'b': 0.0001, 'c': '1e-4', 'd': None}
+    >>> parse_yaml(dump_yaml({"a": "no", "b": 5e-05, "c": "1e-4", "d": None}), "r")[0]
+    {'a': 'no', 'b': 5e-05, 'c': '1e-4', 'd': None}
     """
     return yaml.dump(_quoted(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
@@ -253,7 +288,9 @@ def _represent_quoted(dumper: yaml.SafeDumper, text: _Quoted) -> yaml.ScalarNode
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
+    # YAML 1.1, which PyYAML writes, takes 5e-05 for a text: a float needs a point there.
+    text = repr(value)
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text if "." in text else text.replace("e", ".0e"))
 
 
 _Dumper.add_representer(_Quoted, _represent_quoted)

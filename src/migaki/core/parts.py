@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +34,9 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+P = TypeVar("P", bound=Part)
 
 
 class Reader(Protocol):
@@ -119,7 +122,9 @@ class Learner(Protocol):
 
     def evaluation_mode(self) -> None: ...
 
-    def predict(self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = ...) -> list[Prediction]:
+    def predict(
+        self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = ...
+    ) -> list[Prediction]:
         """Predictions in the order of the rows. Where an answer has to be generated, which is slow, only the first
         `answers` rows get one (None: all); the others only their loss. `watch` is told how many rows are done."""
         ...
@@ -187,16 +192,18 @@ class Task(Part, ABC):
         """The figures watched during training, without intervals: `loss` and the primary metric among them."""
 
 
-def discovered(group: str, built_in: Iterable[type[Part]]) -> tuple[type[Part], ...]:
+def discovered(group: str, built_in: Iterable[type[P]]) -> tuple[type[P], ...]:
     """The built-in parts and those that other distributions offer under the entry-point group, sorted by kind.
 
     Raises:
         MigakiError: two parts claim one kind.
     """
-    found: dict[str, type[Part]] = {}
+    found: dict[str, type[P]] = {}
     for part in [*built_in, *(point.load() for point in entry_points(group=group))]:
         kind = part.model_fields["kind"].default
         if kind in found and found[kind] is not part:
-            raise MigakiError(f"{group}: two parts are called {kind!r}: {found[kind].__module__} and {part.__module__}.")
+            raise MigakiError(
+                f"{group}: two parts are called {kind!r}: {found[kind].__module__} and {part.__module__}."
+            )
         found[kind] = part
     return tuple(found[kind] for kind in sorted(found))

@@ -78,9 +78,13 @@ def _storage_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(target.parent).free
-            raise StorageError(f"The disk is full at {target}: {bytes_text(free)} are free. Free some space or choose another folder with --runs.") from error
+            raise StorageError(
+                f"The disk is full at {target}: {bytes_text(free)} are free. Free some space or choose another folder with --runs."
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"{target} cannot be written ({error.strerror}). Choose another folder with --runs.") from error
+            raise StorageError(
+                f"{target} cannot be written ({error.strerror}). Choose another folder with --runs."
+            ) from error
         raise
 
 
@@ -107,7 +111,9 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> None:
         if path == folder / MANIFEST:
             continue
         _fsync(path)
-        files.append({"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": file_sha256(path)})
+        files.append(
+            {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        )
     manifest = {"format_version": FORMAT_VERSION, **facts, "files": files}
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
@@ -152,13 +158,17 @@ def verify(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), list):
         raise DamagedError(f"{folder / MANIFEST} is not a manifest.")
     if manifest.get("format_version", 0) > FORMAT_VERSION:
-        raise DamagedError(f"{folder} was written by a newer migaki (format {manifest['format_version']}, this one reads {FORMAT_VERSION}).")
+        raise DamagedError(
+            f"{folder} was written by a newer migaki (format {manifest['format_version']}, this one reads {FORMAT_VERSION})."
+        )
     for entry in manifest["files"]:
         path = folder / entry["path"]
         if not path.is_file():
             raise DamagedError(f"{path} is missing; {folder} cannot be used.")
         if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
-            raise DamagedError(f"{path} is not the file that was written (size or sha256 differ); {folder} cannot be used.")
+            raise DamagedError(
+                f"{path} is not the file that was written (size or sha256 differ); {folder} cannot be used."
+            )
     return manifest
 
 
@@ -290,4 +300,6 @@ def open_run(name: str, runs: Path) -> RunFolder:
         if name == run.id or (name.isdigit() and int(name) == int(number if number.isdigit() else -1)):
             return run
     ids = ", ".join(run.id for run in known[-5:]) or "none"
-    raise RunNotFoundError(f"No run {name!r} in {runs} (there: {ids}). Give an id, its number, or the path of a run folder; --runs DIR looks elsewhere.")
+    raise RunNotFoundError(
+        f"No run {name!r} in {runs} (there: {ids}). Give an id, its number, or the path of a run folder; --runs DIR looks elsewhere."
+    )

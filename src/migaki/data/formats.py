@@ -24,9 +24,7 @@ class RecordReader(Reader, Protocol):
     targets: Sequence[str]
     """The roles that hold the answer; rows that are only to be predicted may lack their columns."""
 
-    def choose(
-        self, names: Sequence[str], named: Mapping[str, str], need_target: bool = True
-    ) -> dict[str, str]: ...
+    def choose(self, names: Sequence[str], named: Mapping[str, str], need_target: bool = True) -> dict[str, str]: ...
 
 
 class _LabelledReader:
@@ -132,9 +130,7 @@ class _ConversationReader:
     @staticmethod
     def _pair(values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> list[Turn]:
         found = {
-            role: _text(values, columns[role], role)
-            for role in ("prompt", "input", "completion")
-            if role in columns
+            role: _text(values, columns[role], role) for role in ("prompt", "input", "completion") if role in columns
         }
         for role in ("prompt", "completion") if need_target else ("prompt",):
             if found.get(role) is None:
@@ -159,9 +155,7 @@ def _check_named(names: Sequence[str], named: Mapping[str, str], roles: Mapping[
         raise ValueError(f"{both} name the same column {twice!r}; name one column each")
 
 
-def _guess(
-    names: Sequence[str], named: Mapping[str, str], candidates: Mapping[str, Sequence[str]]
-) -> dict[str, str]:
+def _guess(names: Sequence[str], named: Mapping[str, str], candidates: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """`named` and, for each role still missing, the column under the first of its candidates that is there and free."""
     found = dict(named)
     for role, usual in candidates.items():

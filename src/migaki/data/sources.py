@@ -36,9 +36,7 @@ class Table:
     separator: str | None = None
 
 
-def read_records(
-    source: str | Sequence[Mapping[str, Any]], name: str = "train", encoding: str | None = None
-) -> Table:
+def read_records(source: str | Sequence[Mapping[str, Any]], name: str = "train", encoding: str | None = None) -> Table:
     """All records of a file (by its extension), a demo set (`demo:NAME`) or a list of mappings.
 
     Cells of CSV and TSV stay the texts they are: `NA` is a label, `007` is no number. A record's place is the line on
@@ -305,8 +303,8 @@ def _reason(error: ValueError | RecursionError) -> str:
 
 
 def _parquet(data: bytes, source: str, encoding: str | None) -> Table:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()

@@ -4,4 +4,12 @@ from migaki.evaluation.classification import classification, classification_scor
 from migaki.evaluation.generation import character_f1, generation, generation_scores
 from migaki.evaluation.intervals import bootstrap, wilson
 
-__all__ = ["bootstrap", "character_f1", "classification", "classification_scores", "generation", "generation_scores", "wilson"]
+__all__ = [
+    "bootstrap",
+    "character_f1",
+    "classification",
+    "classification_scores",
+    "generation",
+    "generation_scores",
+    "wilson",
+]

@@ -34,7 +34,14 @@ def classification(predictions: Sequence[Prediction], labels: Sequence[str], see
     weights_SN = resample_weights(n, seed)
     point, spread = _per_class(np.ones((1, n)), target_N, output_N, c), _per_class(weights_SN, target_N, output_N, c)
     metrics = {"accuracy": proportion(int(hit_N.sum()), n)}
-    for name, how in (("f1", "macro"), ("f1", "weighted"), ("precision", "macro"), ("recall", "macro"), ("precision", "weighted"), ("recall", "weighted")):
+    for name, how in (
+        ("f1", "macro"),
+        ("f1", "weighted"),
+        ("precision", "macro"),
+        ("recall", "macro"),
+        ("precision", "weighted"),
+        ("recall", "weighted"),
+    ):
         metrics[f"{name}_{how}"] = _interval(_average(point, name, how)[0], _average(spread, name, how), n)
     # With one label for each row the micro averages are all the accuracy; F1 is named because people look for it.
     metrics["f1_micro"] = metrics["accuracy"]
@@ -63,8 +70,12 @@ def _indices(predictions: Sequence[Prediction], labels: Sequence[str]) -> tuple[
         if prediction.target is None:
             raise DataError(f"{prediction.place} has no label, so it cannot be judged. Give it one, or remove the row.")
         if prediction.target not in index:
-            raise DataError(f"{prediction.place} has the label {prediction.target!r}, which the model does not know. Correct it, or train with rows of that label.")
-    return np.array([index[p.target] for p in predictions if p.target is not None]), np.array([index[p.output] for p in predictions])
+            raise DataError(
+                f"{prediction.place} has the label {prediction.target!r}, which the model does not know. Correct it, or train with rows of that label."
+            )
+    return np.array([index[p.target] for p in predictions if p.target is not None]), np.array(
+        [index[p.output] for p in predictions]
+    )
 
 
 def _per_class(weights_KN: np.ndarray, target_N: np.ndarray, output_N: np.ndarray, c: int) -> dict[str, np.ndarray]:
@@ -84,12 +95,16 @@ def _per_class(weights_KN: np.ndarray, target_N: np.ndarray, output_N: np.ndarra
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    ratio = np.zeros_like(above)
+    np.divide(above, below, out=ratio, where=below > 0)
+    return ratio
 
 
 def _average(rates: dict[str, np.ndarray], name: str, how: str) -> np.ndarray:
     """(K,) averages over classes: each class alike, or each by its number of rows."""
-    weight_KC = rates["support"] if how == "weighted" else ((rates["support"] + rates["predicted"]) > 0).astype(np.float64)
+    weight_KC = (
+        rates["support"] if how == "weighted" else ((rates["support"] + rates["predicted"]) > 0).astype(np.float64)
+    )
     return np.asarray((rates[name] * weight_KC).sum(1) / weight_KC.sum(1))
 
 
@@ -116,7 +131,9 @@ def _details(
             continue
         per_class[label] = {
             **{name: _interval(point[name][0, i], spread[name][:, i], n).as_json() for name in ("precision", "f1")},
-            "recall": proportion(int(confusion_CC[i, i]), int(support_C[i])).as_json() if support_C[i] else Measure(0.0, 0.0, 1.0, 0).as_json(),
+            "recall": proportion(int(confusion_CC[i, i]), int(support_C[i])).as_json()
+            if support_C[i]
+            else Measure(0.0, 0.0, 1.0, 0).as_json(),
             "support": int(support_C[i]),
             "predicted": int(predicted_C[i]),
         }
@@ -137,5 +154,8 @@ def _calibration_error(predictions: Sequence[Prediction], hit_N: np.ndarray) -> 
         return None
     confidence_N = np.array([p.confidence for p in predictions], dtype=np.float64)
     bin_N = np.minimum((confidence_N * 10).astype(int), 9)
-    gaps = [abs(float(hit_N[bin_N == b].mean()) - float(confidence_N[bin_N == b].mean())) * float((bin_N == b).mean()) for b in np.unique(bin_N)]
+    gaps = [
+        abs(float(hit_N[bin_N == b].mean()) - float(confidence_N[bin_N == b].mean())) * float((bin_N == b).mean())
+        for b in np.unique(bin_N)
+    ]
     return float(sum(gaps))

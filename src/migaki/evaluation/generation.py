@@ -30,15 +30,20 @@ def generation(predictions: Sequence[Prediction], seed: int) -> Evaluation:
     loss_N, tokens_N = _losses(predictions)
     n = len(predictions)
     loss = bootstrap(loss_N, seed, lambda weights_KN: (weights_KN @ loss_N) / (weights_KN @ tokens_N))
-    metrics = {"loss": loss, "perplexity": Measure(*(float(np.exp(x)) for x in (loss.value, loss.low, loss.high)), n)}
+    value, low, high = (float(np.exp(x)) for x in (loss.value, loss.low, loss.high))
+    metrics = {"loss": loss, "perplexity": Measure(value, low, high, n)}
     written = [p for p in predictions if p.stopped is not None]
     if written:
         pairs = [(p.output, p.target or "") for p in written]
-        metrics["exact_match"] = proportion(sum(_plain(output) == _plain(target) for output, target in pairs), len(written))
+        metrics["exact_match"] = proportion(
+            sum(_plain(output) == _plain(target) for output, target in pairs), len(written)
+        )
         metrics["chrf"] = _mean(_chrf(pairs), seed)
         metrics["character_f1"] = _mean([character_f1(output, target) for output, target in pairs], seed)
         metrics["stopped"] = proportion(sum(bool(p.stopped) for p in written), len(written))
-    return Evaluation(metrics, {"rows": n, "target_tokens": int(tokens_N.sum()), "generated_rows": len(written)}, predictions)
+    return Evaluation(
+        metrics, {"rows": n, "target_tokens": int(tokens_N.sum()), "generated_rows": len(written)}, predictions
+    )
 
 
 def generation_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -53,7 +58,9 @@ def _losses(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
     for p in predictions:
         if p.loss is None or p.targets == 0:
             raise DataError(f"{p.place} has no wanted answer, so it cannot be judged. Give it one, or remove the row.")
-    return np.array([p.loss for p in predictions], dtype=np.float64), np.array([p.targets for p in predictions], dtype=np.float64)
+    return np.array([p.loss for p in predictions], dtype=np.float64), np.array(
+        [p.targets for p in predictions], dtype=np.float64
+    )
 
 
 def _mean(values: Sequence[float], seed: int) -> Measure:

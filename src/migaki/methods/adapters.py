@@ -63,7 +63,8 @@ class LoraLinear(nn.Module):
 
 def _linear_layers(backbone: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer by name, the output head left out: it would dwarf all the other factors."""
-    head = backbone.get_output_embeddings() if hasattr(backbone, "get_output_embeddings") else None
+    find_head: Any = getattr(backbone, "get_output_embeddings", None)
+    head = find_head() if find_head else None
     return {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
 
 
@@ -89,17 +90,30 @@ def adapt(network: Any, lora: Lora, seed: int) -> None:
         for pattern in lora.targets:
             if not any(_matches(name, pattern) for name in layers):
                 kinds = sorted({name.rsplit(".", 1)[-1] for name in layers})
-                raise RecipeError([Problem("method.targets", f"{pattern!r} matches no linear layer of this model; its layers are called {', '.join(kinds)}.")])
+                raise RecipeError(
+                    [
+                        Problem(
+                            "method.targets",
+                            f"{pattern!r} matches no linear layer of this model; its layers are called {', '.join(kinds)}.",
+                        )
+                    ]
+                )
         chosen = [name for name in layers if any(_matches(name, pattern) for pattern in lora.targets)]
         if not chosen:
-            raise RecipeError([Problem("method.targets", "is empty; name at least one layer, or leave it out for all-linear.")])
+            raise RecipeError(
+                [Problem("method.targets", "is empty; name at least one layer, or leave it out for all-linear.")]
+            )
     network.requires_grad_(True)
     backbone.requires_grad_(False)
     for name in chosen:
         # A generator of its own for each layer: what one layer draws does not depend on which others are adapted.
         generator = torch.Generator().manual_seed(derive(seed, "lora", name))
         parent, _, child = name.rpartition(".")
-        setattr(backbone.get_submodule(parent), child, LoraLinear(layers[name], lora.rank, lora.scale, lora.dropout, generator))
+        setattr(
+            backbone.get_submodule(parent),
+            child,
+            LoraLinear(layers[name], lora.rank, lora.scale, lora.dropout, generator),
+        )
 
 
 def adapted_layers(backbone: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
@@ -154,7 +168,9 @@ def load_adapter(network: Any, folder: Path) -> None:
             own: torch.Tensor = getattr(adapter, part)
             stored = tensors.pop(key, None)
             if stored is None or stored.shape != own.shape:
-                raise DamagedError(f"{folder / _WEIGHTS}: {key} is {'missing' if stored is None else f'of shape {tuple(stored.shape)}, not {tuple(own.shape)}'}.")
+                raise DamagedError(
+                    f"{folder / _WEIGHTS}: {key} is {'missing' if stored is None else f'of shape {tuple(stored.shape)}, not {tuple(own.shape)}'}."
+                )
             own.copy_(stored)
     if tensors:
         raise DamagedError(f"{folder / _WEIGHTS}: {len(tensors)} tensors fit no layer (first: {next(iter(tensors))}).")

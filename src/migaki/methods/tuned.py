@@ -54,7 +54,9 @@ class TunedLearner:
     def evaluation_mode(self) -> None:
         self.network.eval()
 
-    def predict(self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None) -> list[Prediction]:
+    def predict(
+        self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
+    ) -> list[Prediction]:
         """In evaluation mode, and back in the mode it was in afterwards."""
         training = self.network.training
         self.network.eval()

@@ -70,21 +70,32 @@ def load_base(located: Located, role: Literal["encoder", "decoder"]) -> Base:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if role == "decoder":
-            model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
         else:
             model, notes = AutoModel.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
             )
             missing = [key for key in notes["missing_keys"] if not key.startswith("pooler.")]
             if missing:
-                raise ModelError(f"{folder}: the weights lack {len(missing)} tensors (first: {missing[0]}), so it is not a usable encoder.")
+                raise ModelError(
+                    f"{folder}: the weights lack {len(missing)} tensors (first: {missing[0]}), so it is not a usable encoder."
+                )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{located.reference} cannot be loaded as a {role}: {str(error).splitlines()[0]}") from error
     if not tokenizer.is_fast:
-        raise ModelError(f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder.")
+        raise ModelError(
+            f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder."
+        )
     model.requires_grad_(False)
-    model.eval()
+    model.train(False)
     return Base(model, tokenizer, located.reference, weights_fingerprint(folder), located.licence, _pooling(folder))
 
 
@@ -93,7 +104,11 @@ def _pooling(folder: Path) -> str | None:
     if not path.is_file():
         return None
     settings = json.loads(path.read_text(encoding="utf-8"))
-    for key, name in (("pooling_mode_mean_tokens", "mean"), ("pooling_mode_cls_token", "cls"), ("pooling_mode_lasttoken", "last")):
+    for key, name in (
+        ("pooling_mode_mean_tokens", "mean"),
+        ("pooling_mode_cls_token", "cls"),
+        ("pooling_mode_lasttoken", "last"),
+    ):
         if settings.get(key):
             return name
     return None
@@ -124,12 +139,14 @@ def _converted(gguf: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     try:
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{gguf} cannot be read as a GGUF model: {str(error).splitlines()[0]}") from error
     # A model that came from GGUF carries its quantizer along and refuses to be saved; the weights are plain float32 now.
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

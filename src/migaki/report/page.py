@@ -36,7 +36,9 @@ def write_report(folder: Path, language: Literal["en", "ja"] = "en") -> str:
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     history, predictions = _lines(folder / "history.jsonl"), _lines(folder / "predictions.jsonl")
     home = files("migaki.report")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(home.joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
+        home.joinpath("page.html.jinja").read_text(encoding="utf-8")
+    )
     classes = "per_class" in results["details"]
     worst = _worst_classified(predictions) if classes else _worst_generated(predictions)
     return page.render(
@@ -58,7 +60,11 @@ def write_report(folder: Path, language: Literal["en", "ja"] = "en") -> str:
         per_class=_per_class(results["details"]) if classes else [],
         matrix=_matrix(results["details"]) if classes and len(results["details"]["labels"]) <= _MATRIX_LABELS else None,
         pairs=_pairs(results["details"]) if classes and len(results["details"]["labels"]) > _MATRIX_LABELS else [],
-        examples=[] if classes else [row for row in predictions if row["stopped"] is not None and row["baseline"]["stopped"] is not None][:_EXAMPLES],
+        examples=[]
+        if classes
+        else [row for row in predictions if row["stopped"] is not None and row["baseline"]["stopped"] is not None][
+            :_EXAMPLES
+        ],
         worst=worst,
         worst_caption=words["worst_caption_classify" if classes else "worst_caption_generate"],
         surroundings=_surroundings(environment),
@@ -107,13 +113,20 @@ def _sentence(results: Mapping[str, Any], words: Mapping[str, str]) -> str:
     apart = base["high"] < tuned["low"] or tuned["high"] < base["low"]
     better = tuned["value"] > base["value"] if results["better"] == "max" else tuned["value"] < base["value"]
     key = "gain_unclear" if not apart else "gain_clear" if better else "gain_worse"
-    return words[key].format(metric=words.get(name, name), n=tuned["n"], base=_number(name, base["value"]), tuned=_number(name, tuned["value"]))
+    return words[key].format(
+        metric=words.get(name, name),
+        n=tuned["n"],
+        base=_number(name, base["value"]),
+        tuned=_number(name, tuned["value"]),
+    )
 
 
 def _majority(details: Mapping[str, Any], words: Mapping[str, str]) -> str:
     if "majority" not in details:
         return ""
-    return words["majority"].format(label=details["majority"]["label"], accuracy=percent_text(details["majority"]["accuracy"]["value"]))
+    return words["majority"].format(
+        label=details["majority"]["label"], accuracy=percent_text(details["majority"]["accuracy"]["value"])
+    )
 
 
 def _never(details: Mapping[str, Any], words: Mapping[str, str]) -> str:
@@ -126,7 +139,10 @@ def _facts(cost: Mapping[str, Any], environment: Mapping[str, Any], words: Mappi
     return [
         (words["time"], seconds_text(cost["train_seconds"])),
         (words["memory"], bytes_text(cost["peak_bytes"])),
-        (words["parameters"], f"{count_text(cost['trainable_parameters'])} / {count_text(cost['total_parameters'])} ({percent_text(share)})"),
+        (
+            words["parameters"],
+            f"{count_text(cost['trainable_parameters'])} / {count_text(cost['total_parameters'])} ({percent_text(share)})",
+        ),
         (words["licence"], str(environment["model"]["licence"])),
     ]
 
@@ -141,7 +157,9 @@ def _charts(history: Sequence[Mapping[str, Any]], results: Mapping[str, Any], wo
     metric = results["primary"]
     if metric != "loss":
         points = [(line["step"], line["metrics"][metric]) for line in evaluations]
-        charts.append(line_chart([Curve(words["valid"], "b", points)], words.get(metric, metric), words["step"], dots=True))
+        charts.append(
+            line_chart([Curve(words["valid"], "b", points)], words.get(metric, metric), words["step"], dots=True)
+        )
     rate = Curve(words["learning_rate"], "a", [(line["step"], line["learning_rate"]) for line in thin])
     return [*charts, line_chart([rate], words["learning_rate"], words["step"])]
 
@@ -168,7 +186,8 @@ def _matrix(details: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "labels": labels,
         "rows": [
-            {"label": label, "cells": [{"n": n or "", "share": round(0.75 * n / max(sum(row), 1), 2)} for n in row]} for label, row in zip(labels, counts, strict=True)
+            {"label": label, "cells": [{"n": n or "", "share": round(0.75 * n / max(sum(row), 1), 2)} for n in row]}
+            for label, row in zip(labels, counts, strict=True)
         ],
     }
 
@@ -176,25 +195,47 @@ def _matrix(details: Mapping[str, Any]) -> dict[str, Any]:
 def _pairs(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     labels = details["labels"]
     pairs = [
-        {"target": labels[i], "output": labels[j], "n": n} for i, row in enumerate(details["confusion"]) for j, n in enumerate(row) if n and i != j
+        {"target": labels[i], "output": labels[j], "n": n}
+        for i, row in enumerate(details["confusion"])
+        for j, n in enumerate(row)
+        if n and i != j
     ]
     return sorted(pairs, key=lambda pair: (-pair["n"], pair["target"], pair["output"]))[:_PAIRS]
 
 
 def _worst_classified(predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    wrong = sorted((row for row in predictions if row["output"] != row["target"]), key=lambda row: -(row["confidence"] or 0))
-    return [{**row, "text": shorten(row["text"], 240), "figure": percent_text(row["confidence"]) if row["confidence"] is not None else ""} for row in wrong[:_WORST]]
+    wrong = sorted(
+        (row for row in predictions if row["output"] != row["target"]), key=lambda row: -(row["confidence"] or 0)
+    )
+    return [
+        {
+            **row,
+            "text": shorten(row["text"], 240),
+            "figure": percent_text(row["confidence"]) if row["confidence"] is not None else "",
+        }
+        for row in wrong[:_WORST]
+    ]
 
 
 def _worst_generated(predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     judged = sorted((row for row in predictions if row["targets"]), key=lambda row: -row["loss"] / row["targets"])
     return [
-        {**row, "text": shorten(row["text"], 240), "target": shorten(row["target"], 240), "figure": f"{row['loss'] / row['targets']:.3f}"} for row in judged[:_EXAMPLES]
+        {
+            **row,
+            "text": shorten(row["text"], 240),
+            "target": shorten(row["target"], 240),
+            "figure": f"{row['loss'] / row['targets']:.3f}",
+        }
+        for row in judged[:_EXAMPLES]
     ]
 
 
 def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     flat = [(name, str(value)) for name, value in environment.items() if not isinstance(value, Mapping)]
     flat = [(name, bytes_text(float(value)) if name.endswith("_bytes") else value) for name, value in flat]
-    inner = [(f"{name}.{key}" if name == "model" else key, str(value)) for name in ("packages", "model") for key, value in environment[name].items()]
+    inner = [
+        (f"{name}.{key}" if name == "model" else key, str(value))
+        for name in ("packages", "model")
+        for key, value in environment[name].items()
+    ]
     return flat + inner

@@ -52,9 +52,13 @@ class ChatFormat:
         self.stop_ids = tuple(dict.fromkeys(stop_ids))
         if template == "model":
             if not tokenizer.chat_template:
-                raise ModelError("The model's tokenizer has no chat template (a base model?). Set task.template: plain, alpaca or japanese.")
+                raise ModelError(
+                    "The model's tokenizer has no chat template (a base model?). Set task.template: plain, alpaca or japanese."
+                )
             if not isinstance(tokenizer.chat_template, str):
-                raise ModelError("The model's tokenizer has several named chat templates. Set task.template: plain, alpaca or japanese.")
+                raise ModelError(
+                    "The model's tokenizer has several named chat templates. Set task.template: plain, alpaca or japanese."
+                )
             self._template = tokenizer.chat_template
         else:
             # The double BOS of many pipelines comes from here: the template writes one only where the tokenizer would.
@@ -63,7 +67,9 @@ class ChatFormat:
             bos, eos = (tokenizer.bos_token if adds_bos else ""), tokenizer.eos_token
             self._template = f"{{% set bos = {bos!r} %}}{{% set eos = {eos!r} %}}" + _BUILT_IN[template]
         if not self.stop_ids:
-            raise ModelError("The model has no end-of-sequence token, so an answer could never stop. Add eos_token to the tokenizer.")
+            raise ModelError(
+                "The model has no end-of-sequence token, so an answer could never stop. Add eos_token to the tokenizer."
+            )
 
     def fingerprint(self) -> str:
         """sha256 of the template and the stop tokens: a tuned model must be served with the one it was trained with."""
@@ -79,7 +85,9 @@ class ChatFormat:
                 messages, chat_template=self._template, tokenize=False, add_generation_prompt=answer
             )
         except TemplateError as error:
-            raise ModelError(f"The chat template refuses this conversation ({error}). Look at the order of the roles.") from error
+            raise ModelError(
+                f"The chat template refuses this conversation ({error}). Look at the order of the roles."
+            ) from error
 
     def pieces(self, turns: Sequence[Turn], answer: bool = False) -> list[tuple[str, bool]]:
         """The rendered text in pieces, each with whether the assistant wrote it and it is learned.
@@ -135,4 +143,4 @@ class ChatFormat:
         return Rendered(tuple(ids), tuple(labels))
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []  # type: ignore[no-any-return]
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []

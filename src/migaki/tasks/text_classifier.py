@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class TextClassifier(nn.Module):
 
     def __init__(self, base: Base, task: ClassifyText, labels: Sequence[str], class_weights: Sequence[float]) -> None:
         super().__init__()
-        self.backbone: Any = base.model
+        self.backbone = cast(Any, base.model)
         if getattr(self.backbone, "pooler", None) is not None:
             # We pool ourselves; an unused pooler would be trained by nobody and adapted for nothing.
             self.backbone.pooler = None
@@ -49,7 +49,9 @@ class TextClassifier(nn.Module):
         self.limit = min(task.max_length or _LENGTH_CAP, base.length_limit)
         self.allow_truncated = task.allow_truncated
         if task.max_length and task.max_length > base.length_limit:
-            raise ModelError(f"task.max_length is {task.max_length}, but {base.reference} takes at most {base.length_limit} tokens. Lower it.")
+            raise ModelError(
+                f"task.max_length is {task.max_length}, but {base.reference} takes at most {base.length_limit} tokens. Lower it."
+            )
         config = base.model.config.get_text_config()
         self.dropout = nn.Dropout(0.0)
         self.head = nn.Linear(config.hidden_size, len(self.labels))
@@ -81,7 +83,7 @@ class TextClassifier(nn.Module):
         return examples
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []  # type: ignore[no-any-return]
+        return self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
 
     def _cut(self, ids: list[int]) -> list[int]:
         """The first tokens, with the closing special token kept where the tokenizer sets one."""
@@ -111,7 +113,9 @@ class TextClassifier(nn.Module):
         )
 
     @torch.no_grad()
-    def predict(self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None) -> list[Prediction]:
+    def predict(
+        self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
+    ) -> list[Prediction]:
         """Probabilities of all labels for each row; a text over the limit loses its end. Labels cost nothing, so all rows
         are answered whatever `answers` says."""
         examples = [
@@ -141,8 +145,16 @@ class TextClassifier(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Head and label map; the backbone is saved by the method."""
-        save_file({"weight": self.head.weight.detach().contiguous(), "bias": self.head.bias.detach().contiguous()}, folder / _HEAD_FILE)
-        state = {"labels": list(self.labels), "pooling": self.pooling, "max_length": self.limit, "class_weights": self.class_weight.tolist()}
+        save_file(
+            {"weight": self.head.weight.detach().contiguous(), "bias": self.head.bias.detach().contiguous()},
+            folder / _HEAD_FILE,
+        )
+        state = {
+            "labels": list(self.labels),
+            "pooling": self.pooling,
+            "max_length": self.limit,
+            "class_weights": self.class_weight.tolist(),
+        }
         (folder / _STATE_FILE).write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def marked(self, example: Example) -> list[tuple[str, bool]]:
@@ -201,7 +213,9 @@ def _start_from_centroids(network: TextClassifier, examples: Sequence[Example]) 
     logits_NC = features_ND @ means_CD.T - (means_CD**2).sum(1) / 2
     own_ND, n_N = means_CD[labels_N], counts_C[labels_N]
     alone_N = n_N == 1
-    without_ND = np.where(alone_N[:, None], own_ND, (own_ND * n_N[:, None] - features_ND) / np.maximum(n_N - 1, 1)[:, None])
+    without_ND = np.where(
+        alone_N[:, None], own_ND, (own_ND * n_N[:, None] - features_ND) / np.maximum(n_N - 1, 1)[:, None]
+    )
     rows_N = np.arange(len(examples))
     logits_NC[rows_N, labels_N] = (features_ND * without_ND).sum(1) - (without_ND**2).sum(1) / 2
 

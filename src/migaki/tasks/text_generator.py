@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -42,18 +42,22 @@ class TextGenerator(nn.Module):
 
     def __init__(self, base: Base, task: Generate) -> None:
         super().__init__()
-        self.backbone: Any = base.model
+        self.backbone = cast(Any, base.model)
         self.tokenizer = base.tokenizer
         self.task = task
         if task.max_length and task.max_length > base.length_limit:
-            raise ModelError(f"task.max_length is {task.max_length}, but {base.reference} takes at most {base.length_limit} tokens. Lower it.")
+            raise ModelError(
+                f"task.max_length is {task.max_length}, but {base.reference} takes at most {base.length_limit} tokens. Lower it."
+            )
         self.context = base.length_limit
         self.limit = min(task.max_length or _LENGTH_CAP, base.length_limit)
         self.chat = ChatFormat(base.tokenizer, task.template, _stop_ids(base.model, base.tokenizer), task.learn)
         config = base.model.config
         # Some architectures do more after the head (Gemma 2 caps its logits, Cohere scales them): ask them for all logits.
         extra = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
-        self._plain_head = base.model.get_output_embeddings() is not None and all(getattr(config, name, None) is None for name in extra)
+        self._plain_head = self.backbone.get_output_embeddings() is not None and all(
+            getattr(config, name, None) is None for name in extra
+        )
 
     @property
     def device(self) -> torch.device:
@@ -115,11 +119,15 @@ class TextGenerator(nn.Module):
         total = at_PD.new_zeros((), dtype=torch.float32)
         for i in range(0, len(targets_P), _POSITIONS_AT_ONCE):
             part = slice(i, i + _POSITIONS_AT_ONCE)
-            total = total + F.cross_entropy(self._logits(at_PD[part]), targets_P[part], label_smoothing=label_smoothing, reduction="sum")
+            total = total + F.cross_entropy(
+                self._logits(at_PD[part]), targets_P[part], label_smoothing=label_smoothing, reduction="sum"
+            )
         return total
 
     @torch.no_grad()
-    def predict(self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None) -> list[Prediction]:
+    def predict(
+        self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
+    ) -> list[Prediction]:
         """Token loss for every row that has an answer, and generated text for the first `answers` rows (all by default)."""
         losses = self._losses(rows)
         asked = [self._question(row.content) for row in rows[:answers]]
@@ -143,7 +151,9 @@ class TextGenerator(nn.Module):
 
     def _losses(self, rows: Sequence[Row]) -> dict[int, tuple[float, int]]:
         """Row number -> sum of negative log-likelihood (nats), number of target tokens."""
-        rendered = {i: self.chat.render(row.content) for i, row in enumerate(rows) if row.content.turns[-1].role == "assistant"}
+        rendered = {
+            i: self.chat.render(row.content) for i, row in enumerate(rows) if row.content.turns[-1].role == "assistant"
+        }
         numbers = list(rendered)
         examples = [Example(rows[i], r.ids[: self.limit], r.labels[: self.limit], 0.0) for i, r in rendered.items()]
         found: dict[int, tuple[float, int]] = {}
@@ -160,7 +170,9 @@ class TextGenerator(nn.Module):
         return found
 
     @torch.no_grad()
-    def answer(self, conversations: Sequence[Sequence[Turn]], watch: Callable[[int], None] = lambda _: None) -> list[tuple[str, bool | None]]:
+    def answer(
+        self, conversations: Sequence[Sequence[Turn]], watch: Callable[[int], None] = lambda _: None
+    ) -> list[tuple[str, bool | None]]:
         """Greedy answers, each with whether it ended by itself. Prompts are padded on the left, so a row's answer does
         not depend on its neighbours."""
         prompts = [self.chat.prompt(turns) for turns in conversations]
@@ -212,7 +224,11 @@ class TextGenerator(nn.Module):
 def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
     found: list[int] = []
     settings = getattr(model, "generation_config", None)
-    for ids in (tokenizer.eos_token_id, getattr(settings, "eos_token_id", None), getattr(model.config, "eos_token_id", None)):
+    for ids in (
+        tokenizer.eos_token_id,
+        getattr(settings, "eos_token_id", None),
+        getattr(model.config, "eos_token_id", None),
+    ):
         found += ids if isinstance(ids, list) else [ids] if ids is not None else []
     return found
 

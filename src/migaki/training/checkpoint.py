@@ -63,11 +63,15 @@ def save_checkpoint(
     tensors = {"generator": generator_state}
     for number, values in state["state"].items():
         for key, value in values.items():
-            tensors[f"{number}.{key}"] = value.detach().contiguous() if isinstance(value, torch.Tensor) else torch.tensor(value)
+            tensors[f"{number}.{key}"] = (
+                value.detach().contiguous() if isinstance(value, torch.Tensor) else torch.tensor(value)
+            )
     with commit(folder, {"step": progress.step}) as temporary:
         save_file({name: parameters[name].detach().contiguous() for name in names}, temporary / _WEIGHTS)
         save_file(tensors, temporary / _OPTIMIZER)
-        (temporary / _STATE).write_text(json.dumps({"progress": asdict(progress), "parameters": names}, indent=1) + "\n", encoding="utf-8")
+        (temporary / _STATE).write_text(
+            json.dumps({"progress": asdict(progress), "parameters": names}, indent=1) + "\n", encoding="utf-8"
+        )
     return folder
 
 
@@ -84,11 +88,15 @@ def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
         raise DamagedError(f"{folder} holds other parameters than this method trains.")
     for name, tensor in tensors.items():
         if tensor.shape != parameters[name].shape:
-            raise DamagedError(f"{folder}: {name} has shape {tuple(tensor.shape)}, not {tuple(parameters[name].shape)}.")
+            raise DamagedError(
+                f"{folder}: {name} has shape {tuple(tensor.shape)}, not {tuple(parameters[name].shape)}."
+            )
         parameters[name].copy_(tensor)
 
 
-def load_progress(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[Progress, torch.Tensor]:
+def load_progress(
+    folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[Progress, torch.Tensor]:
     """Weights, optimizer state, position and generator state of a checkpoint.
 
     Raises:

@@ -16,7 +16,15 @@ from migaki.core.parts import Example, Learner, ParameterGroup
 from migaki.core.seeds import derive
 from migaki.core.store import RunFolder
 from migaki.core.types import Prediction, Row
-from migaki.training.checkpoint import Progress, checkpoint_folders, load_progress, load_weights, prune, save_checkpoint, set_aside
+from migaki.training.checkpoint import (
+    Progress,
+    checkpoint_folders,
+    load_progress,
+    load_weights,
+    prune,
+    save_checkpoint,
+    set_aside,
+)
 from migaki.training.monitor import Monitor
 from migaki.training.plan import epoch_steps, step_rows, token_groups
 from migaki.training.schedules import rate_at
@@ -52,7 +60,9 @@ class History:
     """Why it ended: all steps done, early stopping, or nothing to train."""
 
 
-def accumulate_gradients(learner: Learner, examples: Sequence[Example], label_smoothing: float, accumulate: int = 1) -> float:
+def accumulate_gradients(
+    learner: Learner, examples: Sequence[Example], label_smoothing: float, accumulate: int = 1
+) -> float:
     """Add the gradient of the step's mean loss to the parameters; the sum of the loss over the targets comes back.
 
     The mean is over all targets of the whole step, over every part and every process: a mean per part would favour
@@ -114,7 +124,21 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
         progress = _resume(checkpoints, parameters, optimizer, progress, monitor)
-        loop = _Loop(learner, training, train, valid, judge, run, optimizer, parameters, learning_rate, seed, monitor, progress, per_epoch)
+        loop = _Loop(
+            learner,
+            training,
+            train,
+            valid,
+            judge,
+            run,
+            optimizer,
+            parameters,
+            learning_rate,
+            seed,
+            monitor,
+            progress,
+            per_epoch,
+        )
         try:
             monitor.start(progress.total_steps, progress.step)
             reason = loop.run_steps()
@@ -144,7 +168,11 @@ def _adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: 
 
 
 def _resume(
-    checkpoints: Any, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, fresh: Progress, monitor: Monitor
+    checkpoints: Any,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    fresh: Progress,
+    monitor: Monitor,
 ) -> Progress:
     """The newest checkpoint that is whole, or the fresh start; a damaged one is set aside and said."""
     for folder in checkpoint_folders(checkpoints):
@@ -191,7 +219,9 @@ class _Loop:
 
     def _is_due(self, step: int) -> bool:
         times = self.training.evaluations_per_epoch
-        return step == self.progress.total_steps or step * times // self.per_epoch > (step - 1) * times // self.per_epoch
+        return (
+            step == self.progress.total_steps or step * times // self.per_epoch > (step - 1) * times // self.per_epoch
+        )
 
     def _step(self) -> None:
         progress, training = self.progress, self.training

@@ -33,7 +33,9 @@ def step_rows(n_rows: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     return permutation(n_rows, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def token_groups(lengths: Sequence[int], max_tokens: int = GROUP_TOKENS, max_rows: int | None = None) -> list[list[int]]:
+def token_groups(
+    lengths: Sequence[int], max_tokens: int = GROUP_TOKENS, max_rows: int | None = None
+) -> list[list[int]]:
     """Split rows into groups of similar length that cost least to compute, longest first.
 
     The cost of a group is its padded size plus a constant for starting it; the cheapest split of the length-sorted
@@ -62,7 +64,9 @@ def token_groups(lengths: Sequence[int], max_tokens: int = GROUP_TOKENS, max_row
     return groups[::-1]
 
 
-def pad(ids: Sequence[Sequence[int]], fill: int, device: torch.device, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(
+    ids: Sequence[Sequence[int]], fill: int, device: torch.device, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask, both (B, T) int64, filled on the right unless `left`."""
     width = max(len(row) for row in ids)
     ids_BT, mask_BT = np.full((len(ids), width), fill, dtype=np.int64), np.zeros((len(ids), width), dtype=np.int64)

