@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from migaki.core.errors import DataError, ModelError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
-from migaki.core.types import Conversation, Dataset, Prediction, Row, Turn
+from migaki.core.types import Conversation, Dataset, Prediction, Row, Turn, shorten
 from migaki.tasks.chat import NO_TARGET, ChatFormat
 from migaki.tasks.lengths import Overlong, check_truncation
 from migaki.training.plan import pad, token_groups
@@ -176,17 +176,17 @@ class TextGenerator(nn.Module):
         """Greedy answers, each with whether it ended by itself. Prompts are padded on the left, so a row's answer does
         not depend on its neighbours."""
         prompts = [self.chat.prompt(turns) for turns in conversations]
-        room = self.context - self.task.max_new_tokens
-        too_long = [i for i, prompt in enumerate(prompts) if len(prompt) > room]
+        rooms = [min(self.task.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
+        too_long = [i for i, room in enumerate(rooms) if room < 1]
         if too_long:
+            asked = shorten(conversations[too_long[0]][-1].content, 40)
             raise DataError(
-                f"A prompt has {len(prompts[too_long[0]])} tokens; with task.max_new_tokens: {self.task.max_new_tokens} the model takes at most {room}. "
-                f"Shorten it, or lower task.max_new_tokens. ({len(too_long)} of {len(prompts)} prompts are too long, first: {conversations[too_long[0]][-1].content[:40]!r})"
+                f"{len(too_long)} of {len(prompts)} prompts leave no room for an answer: the model takes at most {self.context} "
+                f"tokens, the first of them ({asked!r}) has {len(prompts[too_long[0]])}. Shorten it."
             )
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         answers: list[tuple[str, bool | None]] = [("", None)] * len(prompts)
-        for at in range(0, len(order), _GENERATION_ROWS):
-            group = order[at : at + _GENERATION_ROWS]
+        done = 0
+        for group in self._answered_together(prompts, rooms):
             ids_BT, mask_BT = pad([prompts[i] for i in group], self._fill, self.device, left=True)
             out_BT = self.backbone.generate(
                 input_ids=ids_BT,
@@ -194,7 +194,7 @@ class TextGenerator(nn.Module):
                 do_sample=False,
                 num_beams=1,
                 repetition_penalty=1.0,
-                max_new_tokens=self.task.max_new_tokens,
+                max_new_tokens=rooms[group[0]],
                 eos_token_id=list(self.chat.stop_ids),
                 pad_token_id=self._fill,
             )
@@ -202,8 +202,17 @@ class TextGenerator(nn.Module):
                 end = next((k for k, token in enumerate(ids) if token in self.chat.stop_ids), None)
                 text = self.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
                 answers[i] = (text.strip(), end is not None)
-            watch(at + len(group))
+            done += len(group)
+            watch(done)
         return answers
+
+    @staticmethod
+    def _answered_together(prompts: Sequence[Sequence[int]], rooms: Sequence[int]) -> list[list[int]]:
+        """Groups of rows, longest prompts first; those of one group may write equally many tokens, so that the length
+        of a row's answer does not depend on its neighbours either."""
+        order = sorted(range(len(prompts)), key=lambda i: (rooms[i], -len(prompts[i]), i))
+        alike = [list(rows) for _, rows in groupby(order, key=lambda i: rooms[i])]
+        return [rows[at : at + _GENERATION_ROWS] for rows in alike for at in range(0, len(rows), _GENERATION_ROWS)]
 
     def save(self, folder: Path) -> None:
         """The chat format's fingerprint, so that serving with another template is refused."""
