@@ -12,6 +12,7 @@
         ├── NonFiniteError      NaN or Inf in loss or gradient
         ├── DamagedError        a stored file is missing or differs from its manifest
         ├── LockedError         another process writes this run
+        ├── StoppedError        a signal asked the work to end (exit 128 + its number); it can go on
         └── StorageError        the disk is full or not writable
 
 A message says what was found and where, why it matters, and what to do in the recipe's own words.
@@ -19,6 +20,7 @@ A message says what was found and where, why it matters, and what to do in the r
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +36,7 @@ __all__ = [
     "RecipeError",
     "RunError",
     "RunNotFoundError",
+    "StoppedError",
     "StorageError",
     "TruncationError",
     "UsageError",
@@ -107,6 +110,14 @@ class DamagedError(RunError):
 
 class LockedError(RunError):
     """Another process is writing this run."""
+
+
+class StoppedError(RunError):
+    """A signal asked the work to end; what was done is kept and the same command goes on with it."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here.")
 
 
 class StorageError(RunError):

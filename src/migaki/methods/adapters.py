@@ -1,6 +1,6 @@
 """The low-rank module, where it is attached, and its files in peft's format."""
 
-# Shapes: B batch, T tokens, I in, O out, R rank
+# Shapes: N tokens of all rows, I in, O out, R rank
 
 from __future__ import annotations
 
@@ -28,11 +28,46 @@ _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
+class _FusedLora(torch.autograd.Function):
+    """The adapted layer as one node: it remembers x and A x, and neither the base's output nor the scaled update."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        w_OI: torch.Tensor,
+        b_O: torch.Tensor | None,
+        a_RI: torch.Tensor,
+        b_OR: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        x_NI = x.reshape(-1, x.shape[-1])
+        low_NR = x_NI @ a_RI.T
+        y_NO = nn.functional.linear(x_NI, w_OI, b_O)
+        y_NO.addmm_(low_NR, b_OR.T, alpha=scale)
+        ctx.save_for_backward(x_NI, w_OI, a_RI, b_OR, low_NR)
+        ctx.scale, ctx.shape = scale, x.shape
+        return y_NO.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x_NI, w_OI, a_RI, b_OR, low_NR = ctx.saved_tensors
+        dy_NO = grads[0].reshape(-1, grads[0].shape[-1])
+        dlow_NR = (dy_NO @ b_OR).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (dy_NO @ w_OI).addmm_(dlow_NR, a_RI).view(ctx.shape)
+        da_RI = dlow_NR.T @ x_NI if ctx.needs_input_grad[3] else None
+        db_OR = (dy_NO.T @ low_NR).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
+        return dx, None, None, da_RI, db_OR, None
+
+
 class LoraLinear(nn.Module):
     """y = base(x) + scale * B A x, with A (R, I) and B (O, R); B starts at zero, so the first output is the base's."""
 
     def __init__(self, base: nn.Module, rank: int, scale: float, dropout: float, generator: torch.Generator) -> None:
         super().__init__()
+        self.base: Any
         self.base = base
         weight = base.weight
         assert isinstance(weight, torch.Tensor)
@@ -47,18 +82,27 @@ class LoraLinear(nn.Module):
         self.lora_A = nn.Parameter(a_RI.to(weight.device))
         self.lora_B = nn.Parameter(torch.zeros(n_out, rank, device=weight.device))
 
-    def forward(self, x_BTI: torch.Tensor) -> torch.Tensor:
-        low_BTR = nn.functional.linear(self.adapter_dropout(x_BTI), self.lora_A)
-        return self.base(x_BTI) + nn.functional.linear(low_BTR, self.lora_B) * self.scale  # type: ignore[no-any-return]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., I) to (..., O)."""
+        dropping = self.training and self.adapter_dropout.p > 0
+        fused = not (
+            dropping or self.transposed or torch.is_autocast_enabled(x.device.type) or self.base.weight.requires_grad
+        )
+        if fused and x.dtype == self.base.weight.dtype == self.lora_A.dtype:
+            return _FusedLora.apply(  # type: ignore[no-untyped-call, no-any-return]
+                x, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scale
+            )
+        low = nn.functional.linear(self.adapter_dropout(x), self.lora_A)
+        return self.base(x) + nn.functional.linear(low, self.lora_B) * self.scale  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
         """The base layer with the update added to its weight in float32."""
         update_OI = self.scale * (self.lora_B.float() @ self.lora_A.float())
+        base: nn.Module = self.base
         weight = self.base.weight
-        assert isinstance(weight, torch.Tensor)
         weight.copy_((weight.float() + (update_OI.T if self.transposed else update_OI)).to(weight.dtype))
-        return self.base
+        return base
 
 
 def _linear_layers(backbone: nn.Module) -> dict[str, nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,25 +35,35 @@ def step_rows(n_rows: int, batch_size: int, seed: int, step: int) -> np.ndarray:
 
 
 def token_groups(
-    lengths: Sequence[int], max_tokens: int = GROUP_TOKENS, max_rows: int | None = None
+    lengths: Sequence[int], max_tokens: int = GROUP_TOKENS, max_rows: int | None = None, padding_cost: float = 1.0
 ) -> list[list[int]]:
     """Split rows into groups of similar length that cost least to compute, longest first.
 
-    The cost of a group is its padded size plus a constant for starting it; the cheapest split of the length-sorted
-    rows is found by dynamic programming. A row longer than `max_tokens` has a group of its own.
+    The cost of a group is its size plus a constant for starting it; the cheapest split of the length-sorted rows is
+    found by dynamic programming. A row longer than `max_tokens` has a group of its own.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: the largest size of a group of several rows.
+        max_rows: the most rows in a group.
+        padding_cost: what a token of padding counts, in tokens: 1 where it is computed like any other, less where only
+            attention sees it.
 
     >>> token_groups([3, 500, 4, 498])
     [[1, 3], [2, 0]]
+    >>> token_groups([3, 500, 4, 498], padding_cost=0)
+    [[1, 3, 2, 0]]
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     n = len(order)
+    before = [0, *itertools.accumulate(lengths[i] for i in order)]
     cost = [0.0] + [float("inf")] * n
     start = [0] * (n + 1)
     for end in range(1, n + 1):
         # Lengths fall, so the first row of a group is its longest and sets its width.
         for first in range(end - 1, -1, -1):
-            rows = end - first
-            size = rows * lengths[order[first]]
+            rows, tokens = end - first, before[end] - before[first]
+            size = tokens + padding_cost * (rows * lengths[order[first]] - tokens)
             if rows > 1 and (size > max_tokens or rows > (max_rows or _GROUP_ROWS)):
                 break
             if cost[first] + size + _GROUP_COST < cost[end]:

@@ -1,0 +1,173 @@
+"""A backbone and the two ways to compute it: as transformers runs it, or flat; and what is kept below its cut.
+
+The generic way always works. The flat way is taken where the blocks are laid out as `flat` knows them, and only after
+it was compared with the generic one on this very model (`TunedLearner.settle`). Both share every weight.
+"""
+
+# Shapes: B rows, T longest row, N tokens of all rows in line, P wanted tokens, D hidden
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from migaki.models.flat import FlatDecoder, FlatEncoder, Line, flat_decoder, flat_encoder
+from migaki.training.plan import pad
+
+__all__ = ["Body", "common_prefix"]
+
+Rows = Sequence[Sequence[int]]
+Pooling = Literal["mean", "cls", "last"]
+
+_ACTIVATION_BYTES = 1536 << 20
+"""Memory for what a backward pass has to remember; how many tokens are computed at once follows from it."""
+_MOST_TOKENS = 8192
+_PREFIX_TOKENS = 8
+"""A shorter common beginning is not worth its own attention."""
+
+
+class Body:
+    """Hidden vectors of rows of token ids."""
+
+    def __init__(self, backbone: Any, fill: int) -> None:
+        self.backbone = backbone
+        self.fill = fill
+        """Any id, for padding under the mask."""
+        self.flat: FlatDecoder | FlatEncoder | None = flat_encoder(backbone) or flat_decoder(backbone)
+        self.use_flat = self.flat is not None
+        self.share_prefix = True
+        self._find: Callable[[Sequence[int]], np.ndarray | None] | None = None
+        self._cut = 0
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def width(self) -> int:
+        """D"""
+        return int(self.backbone.config.get_text_config().hidden_size)
+
+    def tokens_at_once(self) -> int:
+        """Tokens of one forward and backward pass, so that its memory stays within a bound whatever the rows are."""
+        config = self.backbone.config.get_text_config()
+        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        bytes_per_token = 4 * config.num_hidden_layers * (10 * config.hidden_size + 3 * inner)
+        return int(min(_MOST_TOKENS, max(256, _ACTIVATION_BYTES // bytes_per_token)))
+
+    def at(self, rows: Rows, wanted: Sequence[np.ndarray]) -> torch.Tensor:
+        """Final hidden vectors (P, D) at the wanted positions of each row (rising), row after row."""
+        if not self.use_flat:
+            hidden_BTD, _ = self._padded(rows)
+            row_P = np.repeat(np.arange(len(rows)), [len(places) for places in wanted])
+            place_P = np.concatenate(list(wanted))
+            return hidden_BTD[torch.from_numpy(row_P), torch.from_numpy(place_P.astype(np.int64))]
+        shared = self._shared(rows, min(int(places[0]) for places in wanted if len(places)))
+        line = Line.of(rows, self.device, shared)
+        wanted_P = np.concatenate(
+            [places + (start - shared) for places, start in zip(wanted, line.starts(), strict=True)]
+        )
+        return self._above(line, rows, torch.from_numpy(wanted_P.astype(np.int64)).to(self.device))
+
+    def pooled(self, rows: Rows, pooling: Pooling) -> torch.Tensor:
+        """One vector a row, (B, D)."""
+        if not self.use_flat:
+            hidden_BTD, mask_BT = self._padded(rows)
+            if pooling == "cls":
+                return hidden_BTD[:, 0]
+            if pooling == "last":
+                return hidden_BTD[torch.arange(len(rows)), mask_BT.sum(1) - 1]
+            weight_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
+            return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
+        line = Line.of(rows, self.device)
+        lengths_B1 = torch.tensor(line.lengths, device=self.device)[:, None]
+        if pooling == "mean":
+            return line.grid(self._above(line, rows, None)).sum(1) / lengths_B1
+        starts_B = torch.tensor(line.starts(), device=self.device)
+        return self._above(line, rows, starts_B if pooling == "cls" else starts_B + lengths_B1[:, 0] - 1)
+
+    def _padded(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T, D) as transformers computes it, and the mask (B, T)."""
+        ids_BT, mask_BT = pad(rows, self.fill, self.device)
+        body = getattr(self.backbone, self.backbone.base_model_prefix, self.backbone)
+        settings = {"use_cache": False} if getattr(body.config, "use_cache", None) is not None else {}
+        return body(input_ids=ids_BT, attention_mask=mask_BT, **settings).last_hidden_state, mask_BT
+
+    def _shared(self, rows: Rows, first_wanted: int) -> int:
+        """Tokens at the beginning of all rows that are computed once."""
+        if not self.share_prefix or not isinstance(self.flat, FlatDecoder) or len(rows) < 2:
+            return 0
+        shared = min(common_prefix(rows), first_wanted, min(len(row) for row in rows) - 1)
+        return shared if shared >= _PREFIX_TOKENS else 0
+
+    def _above(self, line: Line, rows: Rows, wanted_P: torch.Tensor | None) -> torch.Tensor:
+        assert self.flat is not None
+        kept_ND = self._kept(line, rows)
+        if kept_ND is not None:
+            return self.flat.hidden(line, kept_ND, wanted_P, first=self._cut)
+        return self.flat.hidden(line, self.flat.embed(line), wanted_P)
+
+    # What is kept below the first trained block
+
+    def first_trained(self) -> int:
+        """Number of the first block with a trained parameter; 0 where something before the blocks is trained."""
+        assert self.flat is not None
+        layers = self.flat.layers
+        inside = {id(p) for layer in layers for p in layer.parameters()}
+        after = {
+            id(p) for name in ("norm", "pooler") if (m := getattr(self.flat.body, name, None)) for p in m.parameters()
+        }
+        if any(p.requires_grad and id(p) not in inside | after for p in self.flat.body.parameters()):
+            return 0
+        trained = [i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())]
+        return min(trained, default=len(layers))
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """The embeddings and the blocks below the first trained one; empty where the embeddings are trained."""
+        if self.flat is None or not (cut := self.first_trained()):
+            return []
+        embeddings = self.flat.body.embed_tokens if isinstance(self.flat, FlatDecoder) else self.flat.body.embeddings
+        return [embeddings, *self.flat.layers[:cut]]
+
+    def keep_below(self, cut: int, find: Callable[[Sequence[int]], np.ndarray | None] | None) -> None:
+        """From now on take what enters block `cut` from `find` where it knows the row; None: compute everything."""
+        self._cut, self._find = cut, find
+
+    def _kept(self, line: Line, rows: Rows) -> torch.Tensor | None:
+        if self._find is None:
+            return None
+        found = []
+        for row in rows:
+            h_TD = self._find(row)
+            if h_TD is None:
+                return None
+            found.append(h_TD)
+        parts = [found[0][: line.shared], *(h_TD[line.shared :] for h_TD in found)]
+        return torch.from_numpy(np.concatenate(parts)).to(self.device)
+
+    @torch.no_grad()
+    def below(
+        self, rows: Rows, cut: int, groups: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Sequence[int], list[np.ndarray]]]:
+        """What enters block `cut`: for each group its row numbers and their vectors (T, D)."""
+        assert self.flat is not None
+        for group in groups:
+            line = Line.of([rows[i] for i in group], self.device)
+            h_ND = self.flat.hidden(line, self.flat.embed(line), None, last=cut).float().cpu()
+            yield group, [part.numpy() for part in torch.split(h_ND, list(line.lengths))]
+
+
+def common_prefix(rows: Rows) -> int:
+    """Tokens at the beginning that all rows share.
+
+    >>> common_prefix([(1, 2, 3), (1, 2, 4, 5)]), common_prefix([(1,), (2,)])
+    (2, 0)
+    """
+    # The smallest and the largest row in order differ where any two do.
+    low, high = min(map(tuple, rows)), max(map(tuple, rows))
+    n = min(len(low), len(high))
+    return next((i for i in range(n) if low[i] != high[i]), n)

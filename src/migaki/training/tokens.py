@@ -1,0 +1,92 @@
+"""Rows as token ids: tokenised once, kept memory-mapped under the hash of what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from migaki.core.cache import Cache
+from migaki.core.types import Dataset
+
+__all__ = ["Tokens", "tokenizer_fingerprint"]
+
+_BUDGET_BYTES = 8 << 30
+_FORMAT = "1"
+
+Pair = tuple[Sequence[int], Sequence[bool] | None]
+"""Token ids of a row, and which of them are targets (None where the target is no token)."""
+
+
+class Tokens:
+    """Token ids of many rows at their full length, in one array each for ids and targets.
+
+    >>> tokens = Tokens.of([([5, 6, 7], [False, True, True]), ([8], [True])])
+    >>> tokens.ids(0).tolist(), tokens.targets(1).tolist(), tokens.lengths.tolist()
+    ([5, 6, 7], [True], [3, 1])
+    """
+
+    def __init__(self, ids_N: np.ndarray, starts: np.ndarray, targets_N: np.ndarray | None) -> None:
+        self._ids_N, self._starts, self._targets_N = ids_N, starts, targets_N
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64."""
+        return np.diff(self._starts)
+
+    def ids(self, row: int) -> np.ndarray:
+        """int32, one number a token."""
+        return self._ids_N[self._starts[row] : self._starts[row + 1]]
+
+    def targets(self, row: int) -> np.ndarray:
+        """bool, one a token: whether it counts in the loss."""
+        assert self._targets_N is not None
+        return self._targets_N[self._starts[row] : self._starts[row + 1]]
+
+    @classmethod
+    def of(cls, pairs: Iterable[Pair]) -> Tokens:
+        """In memory only, for rows that are seen once."""
+        ids: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
+        for row, wanted in pairs:
+            ids.append(np.asarray(row, dtype=np.int32))
+            if wanted is not None:
+                targets.append(np.asarray(wanted, dtype=np.bool_))
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in ids], dtype=np.int64)]).astype(np.int64)
+        ids_N = np.concatenate(ids) if ids else np.zeros(0, np.int32)
+        return cls(ids_N, starts, np.concatenate(targets) if targets else None)
+
+    @classmethod
+    def cached(cls, dataset: Dataset, made_by: Sequence[str], tokenise: Callable[[], Iterable[Pair]]) -> Tokens:
+        """From the cache, or made by `tokenise` and kept.
+
+        Args:
+            dataset: the rows; their contents are part of the key.
+            made_by: everything else that the ids depend on (tokenizer, template, what is learned).
+        """
+        key = hashlib.sha256("\x1f".join([_FORMAT, dataset.fingerprint(), *made_by]).encode()).hexdigest()[:32]
+
+        def make(folder: Path) -> None:
+            made = cls.of(tokenise())
+            np.save(folder / "ids.npy", made._ids_N)
+            np.save(folder / "starts.npy", made._starts)
+            if made._targets_N is not None:
+                np.save(folder / "targets.npy", made._targets_N)
+
+        entry = Cache("tokens", _BUDGET_BYTES).get(key, make)
+        targets = entry / "targets.npy"
+        return cls(
+            np.load(entry / "ids.npy", mmap_mode="r"),
+            np.load(entry / "starts.npy"),
+            np.load(targets, mmap_mode="r") if targets.is_file() else None,
+        )
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """sha256 of everything by which a fast tokenizer turns text into ids, its special tokens included."""
+    text = tokenizer.backend_tokenizer.to_str()
+    special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+    return hashlib.sha256(f"{text}\x1f{special}".encode()).hexdigest()
