@@ -69,7 +69,7 @@ def accumulate_gradients(
     parts with short answers. Returns NaN or Inf as it is; the caller decides.
     """
     weight = sum(example.weight for example in examples)
-    groups = token_groups([len(e) for e in examples], max_rows=math.ceil(len(examples) / accumulate))
+    groups = token_groups([len(e) for e in examples], max_rows=max(1, len(examples) // accumulate))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     total = 0.0
     for group in groups[rank::world]:
@@ -272,6 +272,17 @@ class _Loop:
         began = time.monotonic()
         self.learner.evaluation_mode()
         scores = self.judge.scores(self.learner.predict(self.valid, answers=0))
+        if not math.isfinite(scores["loss"]):
+            # Before the checkpoint: weights that overflowed in the last step would otherwise be saved, and beat nothing.
+            raise NonFiniteError(
+                f"The validation loss is {scores['loss']} after step {progress.step}, so training stopped and the last checkpoint "
+                "holds the weights from before. "
+                + (
+                    "Lower training.learning_rate."
+                    if progress.step
+                    else "Nothing was trained yet: the model itself gives such numbers on these rows; use another one."
+                )
+            )
         best = self.judge.beats(scores, progress.best_scores)
         if best:
             progress.best_step, progress.best_scores, progress.evaluations_since_best = progress.step, scores, 0
