@@ -78,7 +78,8 @@ class LiveMonitor(Monitor):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        # Rich would draw the `:100:` of `train.csv:100: no label` as an emoji.
+        self._console = Console(stderr=True, highlight=False, emoji=False)
         self._progress: Any = None
         self._task: Any = None
 
