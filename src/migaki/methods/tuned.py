@@ -82,9 +82,10 @@ def _set_dropout(network: nn.Module, rate: float) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.Dropout) and not name.endswith("adapter_dropout"):
             module.p = rate
-        # Attention drops its weights inside the fused kernel, by a plain number on the module.
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = rate
+        # Fused attention takes its rate as a plain number on the module, and some models (OPT, Bloom) drop by a function.
+        for key, value in vars(module).items():
+            if "dropout" in key and isinstance(value, float):
+                setattr(module, key, rate)
 
 
 def save_backbone(network: Any, folder: Path) -> None:
