@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from migaki.core.errors import DamagedError, ModelError
-from migaki.core.store import MANIFEST, commit, file_sha256, read_json, sweep, verify
+from migaki.core.store import commit, file_sha256, sweep, verify
 from migaki.models.reference import Located, cache_folder, check_folder
 
 __all__ = ["Base", "load_base", "quiet_transformers", "weights_fingerprint"]
@@ -48,11 +52,14 @@ def quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def weights_fingerprint(folder: Path) -> str:
-    """sha256 over name and content of every safetensors file in a folder."""
-    known: dict[str, str] = {}
-    if (folder / MANIFEST).is_file():  # a folder that migaki committed: its hashes were just verified
-        known = {entry["path"]: entry["sha256"] for entry in read_json(folder / MANIFEST)["files"]}
+def weights_fingerprint(folder: Path, manifest: Mapping[str, Any] | None = None) -> str:
+    """sha256 over name and content of every safetensors file in a folder.
+
+    Args:
+        folder: where the files lie.
+        manifest: what `verify` just returned for it, whose hashes are taken over; None: every file is read.
+    """
+    known = {entry["path"]: entry["sha256"] for entry in manifest["files"]} if manifest else {}
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         digest.update(f"{path.name} {known.get(path.name) or file_sha256(path)}\n".encode())
@@ -66,37 +73,55 @@ def load_base(located: Located, role: Literal["encoder", "decoder"]) -> Base:
         ModelError: the architecture is unknown, the weights do not fit it, or it is not of the wanted role.
     """
     quiet_transformers()
-    folder = _converted(located.gguf) if located.gguf else located.folder
+    folder, manifest = _converted(located.gguf) if located.gguf else (located.folder, None)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if role == "decoder":
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True
-            )
-        else:
-            model, notes = AutoModel.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-            missing = [key for key in notes["missing_keys"] if not key.startswith("pooler.")]
-            if missing:
-                raise ModelError(
-                    f"{folder}: the weights lack {len(missing)} tensors (first: {missing[0]}), so it is not a usable encoder."
-                )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{located.reference} cannot be loaded as a {role}: {str(error).splitlines()[0]}") from error
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        loaded: Any = (AutoModelForCausalLM if role == "decoder" else AutoModel).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are named below, not only counted
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # damaged files show as anything: SafetensorError, struct.error, plain Exception
+        raise ModelError(
+            f"{located.reference} cannot be loaded as a {role}: {_first_line(error)}. Check that {folder} is whole "
+            f"(fetch it again), and that transformers {transformers.__version__} knows the architecture."
+        ) from error
+    model, notes = loaded
+    _check_complete(notes, located.reference, role)
     if not tokenizer.is_fast:
         raise ModelError(
             f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder."
         )
     model.requires_grad_(False)
     model.train(False)
-    return Base(model, tokenizer, located.reference, weights_fingerprint(folder), located.licence, _pooling(folder))
+    return Base(
+        model, tokenizer, located.reference, weights_fingerprint(folder, manifest), located.licence, _pooling(folder)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _check_complete(notes: Mapping[str, Any], reference: str, role: str) -> None:
+    """Refuse weights that leave a part of the network at its random start, which transformers only warns about."""
+    for key, stored, wanted in sorted(notes["mismatched_keys"]):
+        raise ModelError(
+            f"{reference}: {key} has shape {tuple(stored)} in the file, but config.json asks for {tuple(wanted)}. "
+            "Weights and config.json belong to different models; fetch the model again."
+        )
+    missing = sorted(key for key in notes["missing_keys"] if role == "decoder" or not key.startswith("pooler."))
+    if missing:
+        raise ModelError(
+            f"{reference}: the weights lack {len(missing)} tensors of a {role} (first: {missing[0]}), so a part of it would be "
+            f"random. Choose a model that was trained as a {role}, or fetch it again where it should be one."
+        )
 
 
 def _pooling(folder: Path) -> str | None:
@@ -114,39 +139,63 @@ def _pooling(folder: Path) -> str | None:
     return None
 
 
-def _converted(gguf: Path) -> Path:
-    """The cached folder of a GGUF file, made on first use. The key is the file's sha256, so an edit is a new entry."""
+def _converted(gguf: Path) -> tuple[Path, dict[str, Any]]:
+    """The cached folder of a GGUF file, made on first use, and its manifest, every file checked against it.
+
+    The key is the file's sha256, so an edit is a new entry.
+    """
     cache = cache_folder() / "gguf"
     folder = cache / file_sha256(gguf)[:32]
     if folder.is_dir():
         try:
-            verify(folder)
-            return folder
+            return folder, verify(folder)
         except DamagedError as error:
             aside = folder.with_name(f".corrupt-{folder.name}-{len(list(cache.glob('.corrupt-*')))}")
             folder.rename(aside)
-            print(f"The converted model was damaged ({error}) and is set aside as {aside.name}; converting again.")
+            print(
+                f"The converted model was damaged ({error}) and is set aside as {aside.name}; converting again.",
+                file=sys.stderr,
+            )
     sweep(cache)
-    print(f"Converting {gguf.name} once (about a minute); later runs read the result from {folder}.", flush=True)
+    # Not on stdout, which belongs to results: `migaki train --json` must stay readable by programs.
+    print(f"Converting {gguf.name} once (about a minute); later runs read the result from {folder}.", file=sys.stderr)
     try:
         with commit(folder, {"source": gguf.name}) as temporary:
             _convert(gguf, temporary)
             check_folder(temporary)
     except FileExistsError:
-        verify(folder)  # another process converted the same file in the meantime
-    return folder
+        pass  # another process converted the same file in the meantime
+    return folder, verify(folder)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{gguf} cannot be read as a GGUF model: {str(error).splitlines()[0]}") from error
+    """Write the model in a GGUF file as a folder in Hugging Face layout."""
+    with TemporaryDirectory() as alone:
+        # Read through a link in a folder of its own: transformers would also take configuration, and ask to run code,
+        # from whatever lies beside the file, and the cache knows the file alone.
+        (Path(alone) / gguf.name).symlink_to(gguf.resolve())
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                alone,
+                gguf_file=gguf.name,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                alone, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # as in load_base
+            raise ModelError(
+                f"{gguf} cannot be read as a GGUF model: {_first_line(error)}. Check that the file is whole (fetch it again), "
+                f"and that transformers {transformers.__version__} knows the architecture."
+            ) from error
+    model, notes = loaded
+    _check_complete(notes, str(gguf), "decoder")
     # A model that came from GGUF carries its quantizer along and refuses to be saved; the weights are plain float32 now.
-    model.hf_quantizer = None  # type: ignore[assignment]
+    model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

