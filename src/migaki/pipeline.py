@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from migaki.core.errors import MigakiError
 from migaki.core.parts import Example, Learner
 from migaki.core.store import RunFolder, commit
-from migaki.core.types import Dataset, Evaluation, Prediction, Splits
+from migaki.core.types import Dataset, Evaluation, Finding, Prediction, Splits
 from migaki.environment import describe_environment
 from migaki.recipe import Recipe
 from migaki.run import Run, base_of, evaluate_learner
+from migaki.tasks.lengths import truncation_finding
 from migaki.training.monitor import Monitor, peak_bytes
 
 __all__ = ["train"]
@@ -38,12 +40,14 @@ def train(
     recipe = _as_recipe(recipe)
     runs = Path(runs)
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
-    for finding in splits.findings:
-        monitor.note(f"{finding.level}: {finding}")
+    _note_findings(splits.findings, monitor)
     base = base_of(recipe.model, recipe.task.base_role, runs)
     learner = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
     # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.
     encoded = {split.name: learner.encode(split) for split in (splits.train, splits.valid, splits.test)}
+    cut = tuple(filter(None, (truncation_finding(examples, name) for name, examples in encoded.items())))
+    _note_findings(cut, monitor)
+    splits = replace(splits, findings=(*splits.findings, *cut))
     trained, total = learner.parameter_counts()
     environment = {
         **describe_environment(),
@@ -108,6 +112,11 @@ def train(
         run.unlock()
         raise
     return Run(RunFolder(run.path), runs)
+
+
+def _note_findings(findings: Sequence[Finding], monitor: Monitor) -> None:
+    for finding in findings:
+        monitor.note(f"{finding.level}: {finding}")
 
 
 def _as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path) -> Recipe:

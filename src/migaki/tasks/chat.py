@@ -64,7 +64,8 @@ class ChatFormat:
             # The double BOS of many pipelines comes from here: the template writes one only where the tokenizer would.
             plain_ids = tokenizer("")["input_ids"]
             adds_bos = tokenizer.bos_token_id is not None and plain_ids[:1] == [tokenizer.bos_token_id]
-            bos, eos = (tokenizer.bos_token if adds_bos else ""), tokenizer.eos_token
+            # Where the tokenizer has no end token of its own, the model's is put behind each learned turn as an id.
+            bos, eos = (tokenizer.bos_token if adds_bos else ""), tokenizer.eos_token or ""
             self._template = f"{{% set bos = {bos!r} %}}{{% set eos = {eos!r} %}}" + _BUILT_IN[template]
         if not self.stop_ids:
             raise ModelError(

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from migaki.core.errors import TruncationError
-from migaki.core.types import Row
+from migaki.core.parts import Example
+from migaki.core.types import Finding, Row
 
-__all__ = ["Overlong", "check_truncation"]
+__all__ = ["Overlong", "check_truncation", "truncation_finding"]
+
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,27 @@ def check_truncation(overlong: Sequence[Overlong], n_rows: int, limit: int, allo
     Raises:
         TruncationError: counts the rows and names the first ones.
     """
-    if not overlong or len(overlong) <= allowed * n_rows:
+    # A quotient, as a person would work it out: 0.29 * 100 is less than 29 in floating point.
+    if not overlong or len(overlong) / n_rows <= allowed:
         return
     longest = max(item.n_tokens for item in overlong)
-    first = ", ".join(f"{item.row.place} ({item.n_tokens} tokens)" for item in overlong[:5])
+    first = ", ".join(f"{item.row.place} ({item.n_tokens} tokens)" for item in overlong[:_EXAMPLES])
     raise TruncationError(
         f"{len(overlong)} of {n_rows} {split} rows are longer than {limit} tokens and would lose their end (first: {first}). "
         f"Raise task.max_length (the longest row has {longest}), shorten the rows, "
-        f"or allow it with task.allow_truncated: {min(1.0, round(len(overlong) / n_rows + 0.005, 2))}."
+        f"or allow it with task.allow_truncated: {-(-100 * len(overlong) // n_rows) / 100}."
+    )
+
+
+def truncation_finding(examples: Sequence[Example], split: str) -> Finding | None:
+    """Rows that are allowed to lose their end, with their places; None where no row does."""
+    cut = [example for example in examples if example.truncated]
+    if not cut:
+        return None
+    return Finding(
+        "warning",
+        f"{len(cut)} of {len(examples)} {split} rows are longer than {max(map(len, cut))} tokens and lose their end",
+        len(cut),
+        tuple(str(example.row.place) for example in cut[:_EXAMPLES]),
+        "Raise task.max_length or shorten the rows; task.allow_truncated says how many may be cut",
     )
