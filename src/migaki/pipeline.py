@@ -13,6 +13,7 @@ from migaki.core.parts import Example, Learner
 from migaki.core.store import RunFolder, commit
 from migaki.core.types import Dataset, Evaluation, Finding, Prediction, Splits
 from migaki.environment import describe_environment
+from migaki.evaluation import gain
 from migaki.recipe import Recipe
 from migaki.run import Run, base_of, evaluate_learner
 from migaki.tasks.lengths import truncation_finding
@@ -174,6 +175,7 @@ def _write_results(
                 "rows": len(after.predictions),
                 "primary": metric,
                 "better": better,
+                "gain": gain(before, after, metric, recipe.seed).as_json(),
                 **after.as_json(),
                 "baseline": {"name": recipe.task.baseline_name(), **before.as_json()},
                 "cost": dict(cost),

@@ -22,6 +22,7 @@ __all__ = [
     "Row",
     "Splits",
     "Turn",
+    "ended",
     "shorten",
 ]
 
@@ -36,6 +37,16 @@ def shorten(text: str, width: int = 60) -> str:
     """
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def ended(text: str) -> str:
+    """The text with exactly one mark at its end, so that sentences can be put in a row.
+
+    >>> ended("Set data.encoding"), ended("Is it so?")
+    ('Set data.encoding.', 'Is it so?')
+    """
+    text = text.strip()
+    return text if not text or text[-1] in ".!?…。！？" else f"{text}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +165,8 @@ class Finding:
 
     def __str__(self) -> str:
         where = f" (first: {self.examples[0]})" if self.examples else ""
-        return f"{self.message}{where}. {self.remedy}".rstrip()
+        message = ended(self.message) if not where else f"{self.message.rstrip('.')}{where}."
+        return f"{message} {ended(self.remedy)}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from migaki.core.errors import DataError
 from migaki.core.types import Evaluation, Measure, Prediction
-from migaki.evaluation.intervals import bootstrap, proportion, resample_weights
+from migaki.evaluation.intervals import bootstrap, percentiles, proportion, resample_weights
 
 __all__ = ["classification", "classification_scores"]
 
@@ -42,13 +42,15 @@ def classification(predictions: Sequence[Prediction], labels: Sequence[str], see
         ("precision", "weighted"),
         ("recall", "weighted"),
     ):
-        metrics[f"{name}_{how}"] = _interval(_average(point, name, how)[0], _average(spread, name, how), n)
+        metrics[f"{name}_{how}"] = percentiles(
+            float(_average(point, name, how)[0]), _average(spread, name, how), n, share=True
+        )
     # With one label for each row the micro averages are all the accuracy; F1 is named because people look for it.
     metrics["f1_micro"] = metrics["accuracy"]
     if all(p.loss is not None for p in predictions):
         loss_N = np.array([p.loss for p in predictions])
         metrics["loss"] = bootstrap(loss_N, seed, lambda weights_KN: weights_KN @ loss_N / n)
-    return Evaluation(metrics, _details(predictions, labels, target_N, output_N, point, spread), predictions)
+    return Evaluation(metrics, _details(predictions, labels, target_N, output_N), predictions)
 
 
 def classification_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
@@ -108,9 +110,20 @@ def _average(rates: dict[str, np.ndarray], name: str, how: str) -> np.ndarray:
     return np.asarray((rates[name] * weight_KC).sum(1) / weight_KC.sum(1))
 
 
-def _interval(value: float, spread_S: np.ndarray, n: int) -> Measure:
-    low, high = np.percentile(spread_S, [2.5, 97.5])
-    return Measure(float(value), min(float(low), float(value)), max(float(high), float(value)), n)
+def _class_rates(hits: int, support: int, predicted: int) -> dict[str, Measure]:
+    """Precision, recall and F1 of one class with score intervals; its n is what each is a share of.
+
+    F1 is 2J / (1 + J) of the Jaccard index J, the share of hits among rows that are or are said to be of the class, and
+    grows with J, so the ends of J's interval carry over. The bootstrap would call a class of one row certain.
+    """
+
+    def share(of: int) -> Measure:
+        return proportion(hits, of) if of else Measure(0.0, 0.0, 1.0, 0)
+
+    jaccard = share(support + predicted - hits)
+    value, low, high = (2 * j / (1 + j) for j in (jaccard.value, jaccard.low, jaccard.high))
+    f1 = Measure(value, low, high, jaccard.n)
+    return {"precision": share(predicted), "recall": share(support), "f1": f1}
 
 
 def _details(
@@ -118,8 +131,6 @@ def _details(
     labels: Sequence[str],
     target_N: np.ndarray,
     output_N: np.ndarray,
-    point: dict[str, np.ndarray],
-    spread: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     n, c = len(target_N), len(labels)
     confusion_CC = np.zeros((c, c), dtype=np.int64)
@@ -129,11 +140,9 @@ def _details(
     for i, label in enumerate(labels):
         if support_C[i] + predicted_C[i] == 0:
             continue
+        rates = _class_rates(int(confusion_CC[i, i]), int(support_C[i]), int(predicted_C[i]))
         per_class[label] = {
-            **{name: _interval(point[name][0, i], spread[name][:, i], n).as_json() for name in ("precision", "f1")},
-            "recall": proportion(int(confusion_CC[i, i]), int(support_C[i])).as_json()
-            if support_C[i]
-            else Measure(0.0, 0.0, 1.0, 0).as_json(),
+            **{name: measure.as_json() for name, measure in rates.items()},
             "support": int(support_C[i]),
             "predicted": int(predicted_C[i]),
         }

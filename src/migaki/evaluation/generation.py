@@ -65,7 +65,7 @@ def _losses(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
 
 def _mean(values: Sequence[float], seed: int) -> Measure:
     values_N = np.array(values)
-    return bootstrap(values_N, seed, lambda weights_KN: weights_KN @ values_N / len(values_N))
+    return bootstrap(values_N, seed, lambda weights_KN: weights_KN @ values_N / len(values_N), share=True)
 
 
 def _plain(text: str) -> str:
