@@ -1,63 +1,120 @@
-"""Curves and matrices as inline SVG and HTML tables, drawn without a library."""
+"""Curves as inline SVG, drawn without a library."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from unicodedata import east_asian_width
 
-__all__ = ["Curve", "line_chart"]
+from markupsafe import Markup
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 220, 56, 28, 10
+__all__ = ["Curve", "line_chart", "running_mean", "ticks"]
+
+# Units of the drawing; on a wide screen about 1.1 pixels each, on a phone about 0.8, so that text stays readable.
+_WIDTH, _HEIGHT, _TOP, _BOTTOM, _LETTER = 440, 230, 14, 26, 8
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart: a name, a style class, and its points."""
+    """One line of a chart: its name (written at its end, unless empty), its style classes, its points."""
 
     name: str
     style: str
     points: Sequence[tuple[float, float]]
 
 
-def line_chart(curves: Sequence[Curve], label: str, x_label: str, dots: bool = False) -> str:
-    """An SVG with axes, a few round ticks, and a legend; empty where no curve has a point."""
-    points = [point for curve in curves for point in curve.points]
-    if not points:
-        return ""
-    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
-    y_low, y_high = min(y for _, y in points), max(y for _, y in points)
-    x_span, y_span = (x_high - x_low) or 1.0, (y_high - y_low) or max(abs(y_high), 1e-12)
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten apart) within low..high, at most a few more than `about`.
+
+    >>> ticks(0.0, 0.93, 4)
+    [0.0, 0.2, 0.4, 0.6, 0.8]
+    >>> ticks(3.0, 3.0, 4)
+    [3.0]
+    """
+    if high <= low:
+        return [low]
+    size = 10.0 ** math.floor(math.log10((high - low) / about))
+    step = next(size * k for k in (1, 2, 5, 10) if (high - low) / (size * k) <= about + 1)
+    first = math.ceil(low / step - 1e-9)
+    # Multiplied anew each time and rounded: sums of 0.1 would print as 0.30000000000000004.
+    return [float(f"{k * step:.12g}") for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and up to `window - 1` before it.
+
+    >>> running_mean([4.0, 2.0, 0.0], 2)
+    [4.0, 3.0, 1.0]
+    """
+    totals = [0.0, *accumulate(values)]
+    return [(totals[i] - totals[max(0, i - window)]) / min(i, window) for i in range(1, len(totals))]
+
+
+def line_chart(title: str, x_label: str, curves: Sequence[Curve], best: tuple[float, str] | None = None) -> Markup:
+    """A figure with axes, round ticks, and each curve's name and last value at its end; empty without a finite point.
+
+    Args:
+        best: x of a vertical mark and its name.
+    """
+    curves = [
+        Curve(c.name, c.style, [(x, y) for x, y in c.points if math.isfinite(x) and math.isfinite(y)]) for c in curves
+    ]
+    curves = [curve for curve in curves if curve.points]
+    if not curves:
+        return Markup()
+    xs, ys = ([point[axis] for curve in curves for point in curve.points] for axis in (0, 1))
+    x_low, x_high, y_low, y_high = min(xs), max(xs), min(ys), max(ys)
+    y_ticks, x_ticks = ticks(y_low, y_high, 4), [x for x in ticks(x_low, x_high, 4) if x == int(x)]
+    left = 10 + max(_width(f"{y:g}") for y in y_ticks)
+    ends = [f"{curve.name} {curve.points[-1][1]:.3g}" if curve.name else "" for curve in curves]
+    right, floor = _WIDTH - 10 - max(_width(text) for text in ends), _HEIGHT - _BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = _LEFT + (x - x_low) / x_span * (_WIDTH - _LEFT - 12)
-        down = _TOP + (y_high - y) / y_span * (_HEIGHT - _TOP - _BOTTOM)
-        return round(across, 1), round(down, 1)
+        across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        up = (y - y_low) / (y_high - y_low) if y_high > y_low else 0.5
+        return round(left + across * (right - left), 1), round(floor - up * (floor - _TOP), 1)
 
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escape(label)}">']
-    for k in range(4):
-        value = y_low + y_span * k / 3 if y_high > y_low else y_high
-        _, y = at(x_low, value)
+    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, title)]
+    for value in y_ticks:
+        y = at(x_low, value)[1]
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, y, y))
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{:g}</text>').format(left - 6, y + 4, value))
+    for value in x_ticks:
         parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{y}" y2="{y}"/><text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{value:.3g}</text>'
+            Markup('<text x="{}" y="{}" text-anchor="middle">{:g}</text>').format(
+                at(value, y_low)[0], _HEIGHT - 6, value
+            )
         )
-        if y_high == y_low:
-            break
-    for k in range(5):
-        value = x_low + x_span * k / 4
-        x, _ = at(value, y_low)
-        parts.append(f'<text x="{x}" y="{_HEIGHT - 8}" text-anchor="middle">{value:.4g}</text>')
+    if best is not None and x_low <= best[0] <= x_high:
+        x = at(best[0], y_low)[0]
+        parts.append(Markup('<line class="best" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x, x, _TOP, floor))
+        parts.append(Markup('<text x="{}" y="10" text-anchor="middle">{}</text>').format(x, best[1]))
     for curve in curves:
-        path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in curve.points))
-        parts.append(f'<polyline class="{curve.style}" points="{path}"/>')
-        if dots:
-            parts += [
-                f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="3"/>'
-                for x, y in (at(*point) for point in curve.points)
-            ]
-    parts.append("</svg>")
-    legend = "".join(f'<span class="key {curve.style}">{_escape(curve.name)}</span>' for curve in curves)
-    return f"<figure>{''.join(parts)}<figcaption>{_escape(label)} ({_escape(x_label)}) {legend}</figcaption></figure>"
+        points = [at(*point) for point in curve.points]
+        line = " ".join(f"{x},{y}" for x, y in points)
+        parts.append(Markup('<polyline class="{}" points="{}"/>').format(curve.style, line))
+        # A curve of few points is read point by point.
+        for x, y in points if len(points) <= 40 else []:
+            parts.append(Markup('<circle class="{}" cx="{}" cy="{}" r="2.6"/>').format(curve.style, x, y))
+    named = [(curve.style, text, at(*curve.points[-1])) for curve, text in zip(curves, ends, strict=True) if text]
+    for (style, text, (x, _)), y in zip(named, _apart([y for _, _, (_, y) in named]), strict=True):
+        parts.append(Markup('<text class="end {}" x="{}" y="{}">{}</text>').format(style, x + 8, y + 4, text))
+    parts.append(Markup("</svg>"))
+    caption = Markup('<figcaption><strong>{}</strong> <span class="soft">{}</span></figcaption>').format(title, x_label)
+    return Markup("<figure>{}{}</figure>").format(caption, Markup().join(parts))
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+def _width(text: str) -> int:
+    """Room that a text takes at most; kana and kanji are wider than letters."""
+    return sum(13 if east_asian_width(letter) in "WF" else _LETTER for letter in text)
+
+
+def _apart(heights: Sequence[float], gap: float = 15) -> list[float]:
+    """The heights, pushed down where two labels would overlap; in their order."""
+    found, last = list(heights), -math.inf
+    for i in sorted(range(len(heights)), key=lambda i: heights[i]):
+        last = found[i] = max(heights[i], last + gap)
+    overhang = max(0.0, last - (_HEIGHT - _BOTTOM))
+    return [height - overhang for height in found]

@@ -3,196 +3,289 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from migaki.core.codec import parse_yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from migaki.core.codec import dump_yaml, parse_yaml
 from migaki.core.store import read_json
-from migaki.core.types import shorten
+from migaki.core.types import ended, shorten
 from migaki.core.units import bytes_text, count_text, percent_text, seconds_text
-from migaki.report.charts import Curve, line_chart
-from migaki.report.words import WORDS
+from migaki.report.charts import Curve, line_chart, running_mean
+from migaki.report.words import WORDS, Language, said
 
 __all__ = ["write_report"]
 
-_RATIOS = ("accuracy", "f1", "precision", "recall", "exact_match", "chrf", "character_f1", "stopped")
+Json = Mapping[str, Any]
+
+_SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "chrf", "character_f1", "stopped")
+"""Metrics whose names start so lie in 0..1 and are shown as percent."""
 _MATRIX_LABELS = 25
 """Above so many labels a matrix can no longer be read; the most confused pairs are listed instead."""
-_WORST, _EXAMPLES, _PAIRS, _POINTS = 30, 10, 30, 600
+_FEW_ROWS, _TOO_FEW_ROWS = 30, 10
+_WORST, _ANSWERS, _PAIRS, _POINTS, _TEXT = 30, 10, 30, 600, 400
 
 
-def write_report(folder: Path, language: Literal["en", "ja"] = "en") -> str:
+def write_report(folder: Path, language: Language = "en") -> str:
     """The page of a finished run, as text.
 
     Raises:
         DamagedError: a file of the run is missing or unreadable.
     """
-    from jinja2 import Environment, StrictUndefined
-
     words = WORDS[language]
     results, environment = read_json(folder / "evaluation.json"), read_json(folder / "environment.json")
-    recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    recipe, _ = parse_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml")
     history, predictions = _lines(folder / "history.jsonl"), _lines(folder / "predictions.jsonl")
-    home = files("migaki.report")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
-        home.joinpath("page.html.jinja").read_text(encoding="utf-8")
-    )
-    classes = "per_class" in results["details"]
-    worst = _worst_classified(predictions) if classes else _worst_generated(predictions)
-    return page.render(
+    home, details = files("migaki.report"), results["details"]
+    classes = "per_class" in details
+    readable = classes and len(details["labels"]) <= _MATRIX_LABELS
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page.filters["ended"] = ended
+    return page.from_string(home.joinpath("page.html.jinja").read_text(encoding="utf-8")).render(
         w=words,
         language=language,
-        css=_Markup(home.joinpath("page.css").read_text(encoding="utf-8")),
+        css=Markup(home.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of ours)
         run=folder.name,
-        method=parse_yaml(recipe, "recipe.yaml")[0]["method"]["kind"],
+        method=recipe["method"]["kind"],
         results=results,
         environment=environment,
-        recipe=recipe,
+        recipe=_recipe(recipe, words),
         data=read_json(folder / "data.json"),
-        sentence=_sentence(results, words),
-        majority=_majority(results["details"], words),
-        never=_never(results["details"], words),
-        measures=_measures(results),
-        facts=_facts(results["cost"], environment, words),
+        verdict=_verdict(results, words),
+        remarks=_remarks(results, words, language),
+        measures=_measures(results, words),
+        facts=_facts(results["cost"], environment, words, language),
         charts=_charts(history, results, words),
-        per_class=_per_class(results["details"]) if classes else [],
-        matrix=_matrix(results["details"]) if classes and len(results["details"]["labels"]) <= _MATRIX_LABELS else None,
-        pairs=_pairs(results["details"]) if classes and len(results["details"]["labels"]) > _MATRIX_LABELS else [],
-        examples=[]
-        if classes
-        else [row for row in predictions if row["stopped"] is not None and row["baseline"]["stopped"] is not None][
-            :_EXAMPLES
-        ],
-        worst=worst,
+        per_class=_per_class(details) if classes else [],
+        matrix=_matrix(details) if readable else None,
+        pairs=_pairs(details) if classes and not readable else [],
+        answers=[] if classes else _answers(predictions),
+        worst=_worst_classified(predictions, words) if classes else _worst_generated(predictions, words),
         worst_caption=words["worst_caption_classify" if classes else "worst_caption_generate"],
-        surroundings=_surroundings(environment),
+        machine=_machine(environment, words, language),
     )
-
-
-class _Markup(str):
-    """Text of our own that needs no escaping."""
-
-    def __html__(self) -> str:
-        return self
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def _number(name: str, value: float) -> str:
-    return percent_text(value) if name.startswith(_RATIOS) else f"{value:.4g}"
+def _recipe(values: dict[str, Any], words: Mapping[str, str]) -> str:
+    """All settings; rows that stand in the recipe itself would fill the page, so only their number does."""
+    data = {
+        name: words["rows_inside"].format(n=len(value)) if isinstance(value, list) else value
+        for name, value in values["data"].items()
+    }
+    return dump_yaml({**values, "data": data})
 
 
-def _range(name: str, measure: Mapping[str, float]) -> str:
-    return f"{_number(name, measure['low'])} – {_number(name, measure['high'])}"
+def _number(metric: str, value: float) -> str:
+    if metric.startswith(_SHARES):
+        return percent_text(value)
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:#.4g}"
 
 
-def _measures(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _signed(metric: str, value: float, words: Mapping[str, str], unit: bool = True) -> str:
+    """A difference with its sign; shares differ by percentage points."""
+    share = metric.startswith(_SHARES)
+    number = f"{100 * abs(value):.1f}" if share else _number(metric, abs(value))
+    sign = "±" if float(number.replace(",", "")) == 0 else "+" if value > 0 else "−"
+    return f"{sign}{number}" + (f" {words['points']}" if share and unit else "")
+
+
+def _cell(metric: str, measure: Json | None) -> dict[str, str] | None:
+    """A figure and its interval as text."""
+    if measure is None:
+        return None
+    low, high = _number(metric, measure["low"]), _number(metric, measure["high"])
+    return {"value": _number(metric, measure["value"]), "interval": f"{low.removesuffix(' %')} – {high}"}
+
+
+def _shares(metric: str, measures: Sequence[Json | None]) -> list[dict[str, float] | None]:
+    """Each figure and its interval as percent of their common axis, for drawing; None where it cannot be drawn."""
+    highest = 1.0 if metric.startswith(_SHARES) else max((m["high"] for m in measures if m), default=0.0)
+    if not math.isfinite(highest) or highest <= 0:
+        return [None for _ in measures]
+
+    def percent(value: float) -> float:
+        return round(100 * min(max(value / highest, 0.0), 1.0), 2)
+
+    return [
+        {"low": percent(m["low"]), "wide": percent(m["high"] - m["low"]), "at": percent(m["value"])} if m else None
+        for m in measures
+    ]
+
+
+def _verdict(results: Json, words: Mapping[str, str]) -> dict[str, Any]:
+    """The answer of the page: did training help, by how much, how sure is that."""
+    metric, gain, cost = results["primary"], results["gain"], results["cost"]
+    before, after = results["baseline"]["metrics"][metric], results["metrics"][metric]
+    sign = 1 if results["better"] == "max" else -1
+    if cost["steps"] == 0:
+        kind = "untrained"
+    elif cost["best_step"] == 0:
+        kind = "kept"
+    elif gain["n"] < _TOO_FEW_ROWS:
+        kind = "few"
+    elif gain["low"] <= 0 <= gain["high"]:
+        kind = "unclear"
+    else:
+        kind = "better" if sign * gain["value"] > 0 else "worse"
+    name = words.get(f"metric_{metric}", metric)
+    low, high = (_signed(metric, gain[end], words, unit=False) for end in ("low", "high"))
+    shares = _shares(metric, [before, after])
+    return {
+        "kind": kind,
+        "title": words[f"verdict_{kind}"],
+        "what": words["primary_on"].format(metric=name, n=after["n"]),
+        "figures": [
+            *(
+                (
+                    words[when],
+                    {
+                        "value": _number(metric, m["value"]),
+                        "interval": words["interval_is"].format(
+                            low=_number(metric, m["low"]), high=_number(metric, m["high"])
+                        ),
+                    },
+                )
+                for when, m in (("before", before), ("after", after))
+            ),
+            (
+                words["difference"],
+                {
+                    "value": _signed(metric, gain["value"], words),
+                    # A model differs from itself by nothing, without any doubt.
+                    "interval": "" if kind == "kept" else words["interval_is"].format(low=low, high=high),
+                },
+            ),
+        ],
+        "before": shares[0],
+        "after": shares[1],
+        "axis": "100 %" if metric.startswith(_SHARES) else _number(metric, max(before["high"], after["high"])),
+    }
+
+
+def _remarks(results: Json, words: Mapping[str, str], language: Language) -> list[tuple[str, bool]]:
+    """Sentences under the answer, each with whether it is a warning."""
+    details, rows = results["details"], results["rows"]
+    verdict = _verdict(results, words)["kind"]
+    remarks = [
+        (words[f"verdict_{verdict}_why"], False),
+        (words["before_is"].format(name=said(results["baseline"]["name"], language)), False),
+    ]
+    if majority := details.get("majority"):
+        accuracy = percent_text(majority["accuracy"]["value"])
+        remarks.append((words["majority"].format(label=majority["label"], accuracy=accuracy), False))
+    if (gap := details.get("expected_calibration_error")) is not None:
+        remarks.append((words["calibration"].format(points=f"{100 * gap:.1f}"), False))
+    if rows < _FEW_ROWS:
+        remarks.append((words["few_rows"].format(n=rows), True))
+    if never := details.get("never_predicted"):
+        remarks.append((words["never_some"].format(labels=", ".join(never)), True))
+    return remarks
+
+
+def _measures(results: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = []
-    for name, tuned in results["metrics"].items():
-        base = results["baseline"]["metrics"].get(name)
+    for metric, after in results["metrics"].items():
+        before = results["baseline"]["metrics"].get(metric)
+        shares = _shares(metric, [before, after])
         rows.append(
             {
-                "name": name,
-                "base": _number(name, base["value"]) if base else "",
-                "base_interval": _range(name, base) if base else "",
-                "tuned": _number(name, tuned["value"]),
-                "tuned_interval": _range(name, tuned),
-                "n": tuned["n"],
+                "name": words.get(f"metric_{metric}", metric),
+                "before": _cell(metric, before),
+                "after": _cell(metric, after),
+                "before_share": shares[0],
+                "after_share": shares[1],
+                "n": after["n"],
             }
         )
     return rows
 
 
-def _sentence(results: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    name = results["primary"]
-    base, tuned = results["baseline"]["metrics"][name], results["metrics"][name]
-    apart = base["high"] < tuned["low"] or tuned["high"] < base["low"]
-    better = tuned["value"] > base["value"] if results["better"] == "max" else tuned["value"] < base["value"]
-    key = "gain_unclear" if not apart else "gain_clear" if better else "gain_worse"
-    return words[key].format(
-        metric=words.get(name, name),
-        n=tuned["n"],
-        base=_number(name, base["value"]),
-        tuned=_number(name, tuned["value"]),
-    )
-
-
-def _majority(details: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    if "majority" not in details:
-        return ""
-    return words["majority"].format(
-        label=details["majority"]["label"], accuracy=percent_text(details["majority"]["accuracy"]["value"])
-    )
-
-
-def _never(details: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    labels = details.get("never_predicted") or []
-    return words["never_some"].format(n=len(labels), labels=", ".join(labels)) if labels else ""
-
-
-def _facts(cost: Mapping[str, Any], environment: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple[str, str]]:
-    share = cost["trainable_parameters"] / max(cost["total_parameters"], 1)
+def _facts(cost: Json, environment: Json, words: Mapping[str, str], language: Language) -> list[tuple[str, str, str]]:
+    """What the training took: name, figure, remark."""
+    trained, total = cost["trainable_parameters"], cost["total_parameters"]
+    share = words["share_of"].format(share=percent_text(trained / max(total, 1)), total=count_text(total))
     return [
-        (words["time"], seconds_text(cost["train_seconds"])),
-        (words["memory"], bytes_text(cost["peak_bytes"])),
-        (
-            words["parameters"],
-            f"{count_text(cost['trainable_parameters'])} / {count_text(cost['total_parameters'])} ({percent_text(share)})",
-        ),
-        (words["licence"], str(environment["model"]["licence"])),
+        (words["time"], seconds_text(cost["train_seconds"]), ""),
+        (words["steps"], str(cost["steps"]), words["best_at"].format(best=cost["best_step"])),
+        (words["parameters"], count_text(trained), share),
+        (words["memory"], bytes_text(cost["peak_bytes"]), ""),
+        (words["licence"], said(str(environment["model"]["licence"]), language), ""),
     ]
 
 
-def _charts(history: Sequence[Mapping[str, Any]], results: Mapping[str, Any], words: Mapping[str, str]) -> list[str]:
+def _charts(history: Sequence[Json], results: Json, words: Mapping[str, str]) -> list[Markup]:
     steps = [line for line in history if line["event"] == "step"]
-    thin = steps[:: max(1, len(steps) // _POINTS)]
     evaluations = [line for line in history if line["event"] == "evaluation"]
-    train = Curve(words["train"], "a", [(line["step"], line["loss"]) for line in thin])
-    valid = Curve(words["valid"], "b", [(line["step"], line["metrics"]["loss"]) for line in evaluations])
-    charts = [line_chart([train, valid], words["loss"], words["step"])]
+    best = (float(results["cost"]["best_step"]), words["best"])
+    window = max(1, len(steps) // 20)
+    at, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    loss = [
+        Curve("", "train faint", _thin(at, losses) if window > 1 else []),
+        Curve(words["train"], "train", _thin(at, running_mean(losses, window))),
+        Curve(words["valid"], "after", [(line["step"], line["metrics"]["loss"]) for line in evaluations]),
+    ]
+    by_step = words["chart_mean"].format(n=window) if window > 1 else words["chart_by_step"]
+    charts = [line_chart(words["metric_loss"], by_step, loss, best)]
     metric = results["primary"]
     if metric != "loss":
-        points = [(line["step"], line["metrics"][metric]) for line in evaluations]
-        charts.append(
-            line_chart([Curve(words["valid"], "b", points)], words.get(metric, metric), words["step"], dots=True)
-        )
-    rate = Curve(words["learning_rate"], "a", [(line["step"], line["learning_rate"]) for line in thin])
-    return [*charts, line_chart([rate], words["learning_rate"], words["step"])]
+        scale, unit = (100, " (%)") if metric.startswith(_SHARES) else (1, "")
+        points = [(line["step"], scale * line["metrics"][metric]) for line in evaluations]
+        name = words.get(f"metric_{metric}", metric) + unit
+        charts.append(line_chart(name, words["chart_by_step"], [Curve(words["valid"], "after", points)], best))
+    rate = Curve("", "train", _thin(at, [line["learning_rate"] for line in steps]))
+    charts.append(line_chart(words["learning_rate"], words["chart_by_step"], [rate]))
+    return [chart for chart in charts if chart]
 
 
-def _per_class(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _thin(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """At most about `_POINTS` of the points, the last one among them."""
+    points = list(zip(xs, ys, strict=True))
+    return [*points[: -1 : max(1, len(points) // _POINTS)], *points[-1:]]
+
+
+def _per_class(details: Json) -> list[dict[str, Any]]:
     never = set(details["never_predicted"])
-    rows = [
+    worst_first = sorted(details["per_class"].items(), key=lambda item: (item[1]["f1"]["value"], item[0]))
+    return [
         {
             "label": label,
             "never": label in never,
             "support": figures["support"],
             "predicted": figures["predicted"],
-            **{name: percent_text(figures[name]["value"]) for name in ("precision", "recall", "f1")},
-            "interval": _range("f1", figures["f1"]),
-            "order": figures["f1"]["value"],
+            "precision": percent_text(figures["precision"]["value"]),
+            "recall": percent_text(figures["recall"]["value"]),
+            "f1": _cell("f1", figures["f1"]),
+            "f1_share": _shares("f1", [figures["f1"]])[0],
         }
-        for label, figures in details["per_class"].items()
+        for label, figures in worst_first
     ]
-    return sorted(rows, key=lambda row: (row["order"], row["label"]))
 
 
-def _matrix(details: Mapping[str, Any]) -> dict[str, Any]:
+def _matrix(details: Json) -> dict[str, Any]:
     labels, counts = details["labels"], details["confusion"]
+
+    def cell(i: int, j: int) -> dict[str, Any]:
+        n, total = counts[i][j], max(sum(counts[i]), 1)
+        # From 0.15, so that one row of many can be seen, to 0.6, so that the number on it can be read.
+        return {"n": n or "", "kind": "hit" if i == j else "miss", "share": round(0.15 + 0.45 * n / total, 2)}
+
+    everywhere = range(len(labels))
     return {
         "labels": labels,
-        "rows": [
-            {"label": label, "cells": [{"n": n or "", "share": round(0.75 * n / max(sum(row), 1), 2)} for n in row]}
-            for label, row in zip(labels, counts, strict=True)
-        ],
+        "rows": [{"label": labels[i], "cells": [cell(i, j) for j in everywhere]} for i in everywhere],
     }
 
 
-def _pairs(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _pairs(details: Json) -> list[dict[str, Any]]:
     labels = details["labels"]
     pairs = [
         {"target": labels[i], "output": labels[j], "n": n}
@@ -203,39 +296,52 @@ def _pairs(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: (-pair["n"], pair["target"], pair["output"]))[:_PAIRS]
 
 
-def _worst_classified(predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    wrong = sorted(
-        (row for row in predictions if row["output"] != row["target"]), key=lambda row: -(row["confidence"] or 0)
-    )
+def _answers(predictions: Sequence[Json]) -> list[Json]:
+    return [row for row in predictions if row["stopped"] is not None and row["baseline"]["stopped"] is not None][
+        :_ANSWERS
+    ]
+
+
+def _worst_classified(predictions: Sequence[Json], words: Mapping[str, str]) -> list[dict[str, Any]]:
+    wrong = [row for row in predictions if row["output"] != row["target"]]
+    wrong.sort(key=lambda row: -(row["confidence"] or 0))
     return [
         {
-            **row,
-            "text": shorten(row["text"], 240),
-            "figure": percent_text(row["confidence"]) if row["confidence"] is not None else "",
+            "text": shorten(row["text"], _TEXT),
+            "figures": [
+                (words["wanted"], row["target"]),
+                (words["prediction"], row["output"]),
+                *([(words["confidence"], percent_text(row["confidence"]))] if row["confidence"] is not None else []),
+                (words["place"], f"{row['source']}:{row['line']}"),
+            ],
         }
         for row in wrong[:_WORST]
     ]
 
 
-def _worst_generated(predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _worst_generated(predictions: Sequence[Json], words: Mapping[str, str]) -> list[dict[str, Any]]:
     judged = sorted((row for row in predictions if row["targets"]), key=lambda row: -row["loss"] / row["targets"])
     return [
         {
-            **row,
-            "text": shorten(row["text"], 240),
-            "target": shorten(row["target"], 240),
-            "figure": f"{row['loss'] / row['targets']:.3f}",
+            "text": shorten(row["text"], _TEXT),
+            "figures": [
+                (words["wanted"], shorten(row["target"], _TEXT)),
+                (words["metric_loss"], f"{row['loss'] / row['targets']:.3f}"),
+                (words["place"], f"{row['source']}:{row['line']}"),
+            ],
         }
-        for row in judged[:_EXAMPLES]
+        for row in judged[:_ANSWERS]
     ]
 
 
-def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    flat = [(name, str(value)) for name, value in environment.items() if not isinstance(value, Mapping)]
-    flat = [(name, bytes_text(float(value)) if name.endswith("_bytes") else value) for name, value in flat]
-    inner = [
-        (f"{name}.{key}" if name == "model" else key, str(value))
-        for name in ("packages", "model")
-        for key, value in environment[name].items()
+def _machine(environment: Json, words: Mapping[str, str], language: Language) -> list[tuple[str, str]]:
+    flat = [(name, value) for name, value in environment.items() if not isinstance(value, Mapping)]
+    inner = [pair for group in ("model", "packages") for pair in environment[group].items()]
+    return [
+        (
+            words.get(f"machine_{name}", name),
+            bytes_text(float(value)) if name.endswith("_bytes") else said(str(value), language),
+        )
+        for name, value in [*flat, *inner]
+        if value is not None
     ]
-    return flat + inner

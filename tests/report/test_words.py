@@ -1,0 +1,81 @@
+"""Every word is there in both languages, is used, and no metric or machine fact is left without one."""
+
+from __future__ import annotations
+
+import re
+import string
+from importlib.resources import files
+
+import pytest
+
+from migaki.core.types import Place, Prediction
+from migaki.environment import describe_environment
+from migaki.evaluation import classification, generation
+from migaki.report.words import WORDS, said
+from migaki.tasks import all_tasks
+
+HOME = files("migaki.report")
+SOURCES = "".join(HOME.joinpath(name).read_text(encoding="utf-8") for name in ("page.py", "page.html.jinja"))
+
+
+def fields(text: str) -> list[str]:
+    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
+
+
+def metrics() -> set[str]:
+    place = Place("rows", 1)
+    classified = classification([Prediction(place, "a", "a", 0.9, 0.1, 1)], ["a"], 0)
+    answered = generation([Prediction(place, "a", "a", None, 0.1, 1, True)], 0)
+    return {*classified.metrics, *answered.metrics}
+
+
+def test_both_languages_have_the_same_words_with_the_same_blanks():
+    english, japanese = WORDS["en"], WORDS["ja"]
+    assert set(english) == set(japanese)
+    for key in english:
+        assert fields(english[key]) == fields(japanese[key]), key
+        assert english[key].strip() == english[key] != ""
+        assert japanese[key].strip() == japanese[key] != ""
+
+
+def test_words_are_japanese_in_the_japanese_page():
+    same = {key for key in WORDS["en"] if not re.search(r"[ぁ-ん一-龥ァ-ヶ]", WORDS["ja"][key])}
+    assert same == {"f1", "machine_python"}
+
+
+def test_every_word_is_used():
+    for key in WORDS["en"]:
+        kind = key.split("_")[0]
+        if kind in ("metric", "machine") and key != "metric":
+            continue
+        # Some keys are put together in place: verdict_{kind}, w[name] of a split, w[finding.level].
+        whole = re.search(rf"""w\.{key}\b|["']{key}["']""", SOURCES)
+        assert whole or kind == "verdict" or key in {"train", "valid", "test", "note", "warning"}, key
+
+
+def test_every_word_that_is_asked_for_is_there():
+    asked = {*re.findall(r"\bw\.(\w+)", SOURCES), *re.findall(r"""words\["(\w+)"\]""", SOURCES)}
+    assert asked <= set(WORDS["en"])
+    assert len(asked) > 40
+
+
+def test_every_metric_has_words_and_no_other():
+    named = {key.removeprefix("metric_") for key in WORDS["en"] if key.startswith("metric_")}
+    assert named == metrics()
+
+
+def test_every_fact_about_the_machine_has_words_and_no_other():
+    named = {key.removeprefix("machine_") for key in WORDS["en"] if key.startswith("machine_")}
+    model = {"reference", "licence", "fingerprint", "parameters"}
+    own = {name for name, value in describe_environment().items() if not isinstance(value, dict)}
+    assert named == (own | model) - {"migaki"}
+
+
+@pytest.mark.parametrize("task", all_tasks(), ids=lambda task: task.__name__)
+def test_what_the_base_is_called_has_japanese_words(task):
+    settings = [task(), *([task(head="random")] if "head" in task.model_fields else [])]
+    for one in settings:
+        name = one.baseline_name()
+        assert said(name, "en") == name
+        assert said(name, "ja") != name
+    assert said("a plug-in's own name", "ja") == "a plug-in's own name"
