@@ -7,8 +7,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test test-slow check lock clean
 
 demo: $(VENV)/.demo  ## tune a classifier in full and a chat model for a minute, on real data
+	@printf '\n%s\n' "== The topic of a message to the help desk: quickstart.yaml =="
 	$(BIN)/migaki train recipes/quickstart.yaml
+	@printf '\n%s\n' "== A chat model that answers like the help desk: quickstart-chat.yaml =="
 	$(BIN)/migaki train recipes/quickstart-chat.yaml
+	@printf '\n%s\n' "== Both runs =="
+	@$(BIN)/migaki runs
+	@printf '%s\n' "" "Go on:" \
+	  "  source $(BIN)/activate      then the command is migaki" \
+	  "  migaki train recipes/classify-lora.yaml --set data.train=\$$PWD/mine.csv      your own texts and labels" \
+	  "  README.md                       all commands, data formats, how the numbers are made"
 
 test: $(VENV)/.test check  ## the suite: style, types, import directions, tests
 	$(BIN)/python -m pytest -m "not slow"

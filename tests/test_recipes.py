@@ -1,0 +1,82 @@
+"""Every recipe of recipes/ is valid, listed, and trains."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from migaki.methods import all_methods
+from migaki.recipe import Recipe, recipe_schema
+from migaki.tasks import all_tasks
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_on_rows_of_its_task_and_leaves_a_report(path, tiny_encoder, tiny_decoder, tmp_path):
+    from migaki.pipeline import train
+    from tiny import chat_rows, labelled_rows
+
+    classify = Recipe.from_file(path).task.kind == "classify_text"
+    rows = labelled_rows(60) if classify else chat_rows(24)
+    settings = {
+        "model": tiny_encoder if classify else tiny_decoder,
+        "data.train": json.dumps(rows, ensure_ascii=False),
+        "data.valid": 0.2,
+        "data.test": 0.2,
+        "training.epochs": 1,
+        "training.max_steps": 2,
+    }
+    if not classify:
+        settings |= {"task.max_new_tokens": 2, "task.generated_rows": 2}
+    run = train(Recipe.from_file(path, [f"{key}={value}" for key, value in settings.items()]), tmp_path)
+    assert run.state == "finished"
+    assert run.recipe.method.kind == Recipe.from_file(path).method.kind
+    assert (run.path / "report.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_passes_the_schema_that_editors_complete_it_by(path):
+    jsonschema = pytest.importorskip("jsonschema")
+    from migaki.core.codec import parse_yaml
+
+    values, _ = parse_yaml(path.read_text(encoding="utf-8"), path.name)
+    jsonschema.validate(values, recipe_schema(), jsonschema.Draft202012Validator)
+
+
+def test_there_is_a_recipe_for_every_task_with_every_method():
+    found = {(recipe.task.kind, recipe.method.kind) for recipe in map(Recipe.from_file, RECIPES)}
+    kinds = [[part.model_fields["kind"].default for part in parts] for parts in (all_tasks(), all_methods())]
+    assert found == {(task, method) for task in kinds[0] for method in kinds[1]}
+
+
+def test_the_table_lists_every_recipe_with_its_task_and_method():
+    rows = re.findall(
+        r"^\| \[`([\w.-]+)`\]\(([\w.-]+)\) \| (\w+) \| (\w+) \|", (FOLDER / "README.md").read_text(), re.M
+    )
+    assert sorted(name for name, *_ in rows) == [path.name for path in RECIPES]
+    for name, link, task, method in rows:
+        recipe = Recipe.from_file(FOLDER / name)
+        assert (link, task, method) == (name, recipe.task.kind, recipe.method.kind)
+
+
+def test_the_script_for_clinc150_writes_the_files_that_its_recipes_read(tmp_path, monkeypatch):
+    """Three intents of 30, 2 and 4 rows: 20, 2 and 4 are kept, those outside the scope have no part."""
+    whole = {
+        part: [[f"text {part} {intent} {i}", intent] for intent, n in (("a", 30), ("b", 2), ("c", 4)) for i in range(n)]
+        for part in ("train", "val", "test")
+    }
+    (tmp_path / "data_full.json").write_text(json.dumps({**whole, "oos_train": [["x", "oos"]]}), encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, "recipes/README.md", "exec"), {})
+    for path in (FOLDER / "clinc150-full.yaml", FOLDER / "clinc150-lora.yaml"):
+        data = Recipe.from_file(path).data
+        for part, file, rows in (("train", data.train, 26), ("valid", data.valid, 36), ("test", data.test, 36)):
+            written = tmp_path / Path(file).relative_to(FOLDER.parent)
+            assert written.name == f"{part}.csv"
+            assert len(data.read(str(written), "labelled", need_target=True)[0]) == rows
