@@ -72,7 +72,7 @@ class Recipe(Part):
     seed: NonNegativeInt = 0
     """Everything random follows from this number."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         origin = _origin.get()
         try:
             self.__pydantic_validator__.validate_python(values, self_instance=self, context={"folder": origin.folder})
@@ -90,7 +90,7 @@ class Recipe(Part):
             RecipeError: lists every problem.
         """
         with _reading(_Origin(folder)):
-            return cls(**values)
+            return cls(**{str(key): value for key, value in values.items()})
 
     @classmethod
     def from_file(cls, path: Path | str, settings: Sequence[str] = ()) -> Recipe:
@@ -122,7 +122,13 @@ class Recipe(Part):
         if not isinstance(values, dict):
             what = "is empty" if values is None else f"holds a {type(values).__name__}, not settings"
             raise RecipeError([Problem(source, f"{what}. A recipe needs at least `task:` and `data:`.")], source)
+        if any(setting.startswith("method.") for setting in settings):
+            # `--set method.rank=16` means the default method where the recipe names none.
+            values.setdefault("method", cls.model_fields["method"].default.kind)
         apply_settings(values, settings)
+        for setting in settings:
+            # What --set put there stands on no line of the file.
+            lines[tuple(setting.partition("=")[0].strip().split("."))] = 0
         with _reading(_Origin(path.resolve().parent, source, lines)):
             return cls(**values)
 
@@ -157,6 +163,11 @@ def recipe_schema() -> dict[str, Any]:
     Editors complete recipes by it: `# yaml-language-server: $schema=recipe.schema.json`.
     """
     schema = Recipe.model_json_schema()
+    for part in schema["$defs"].values():
+        if "kind" in part["properties"]:
+            # Pydantic takes its default for leave to omit it, but without it nobody knows which part is meant.
+            part["required"] = ["kind", *part.get("required", [])]
+            part["properties"]["kind"]["description"] = part["description"].splitlines()[0]
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "migaki recipe"
     for name, parts in (("task", all_tasks()), ("method", all_methods())):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from migaki.core.errors import DamagedError, DataError, ModelError, UsageError
 from migaki.core.parts import Learner, Task
 from migaki.core.store import RunFolder, open_run, read_json, verify
-from migaki.core.types import Conversation, Evaluation, Measure, Place, Prediction, Row, Turn
+from migaki.core.types import Evaluation, Measure, Place, Prediction, Row, Turn
 from migaki.models import Located, Model, locate
 from migaki.recipe import Recipe
 
@@ -26,7 +26,9 @@ def load(name: str | Path, runs: str | Path = "runs") -> Run:
     Raises:
         RunNotFoundError: lists what is there.
     """
-    return Run(open_run(str(name), Path(runs)), Path(runs))
+    found = open_run(str(name), Path(runs))
+    # `run:ID` in its recipe is a neighbour of this run, wherever the folder was opened from.
+    return Run(found, found.path.parent)
 
 
 def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Base:
@@ -75,7 +77,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """running, finished, failed or stopped."""
+        """running, finished, failed, stopped or killed."""
         return str(self.folder.state()["state"])
 
     @cached_property
@@ -165,7 +167,7 @@ class Run:
         )
 
     def evaluate(self, data: Any = None) -> Evaluation:
-        """Metrics on the test split of the recipe, or on other rows: a file, or a list of mappings.
+        """Metrics on the test split of the recipe, or on other rows: the path of a file, or a list of mappings.
 
         Raises:
             DataError: the rows cannot be used, or the test split is not the one the run was judged on any more.
@@ -179,14 +181,21 @@ class Run:
                     f"The test rows are not those that run {self.id} was judged on: the data changed since. Name the file to use with --data."
                 )
         else:
-            test, _ = recipe.data.read(data, recipe.task.content_kind, need_target=True)
+            source = str(data) if isinstance(data, Path) else data
+            test, _ = recipe.data.read(source, recipe.task.content_kind, need_target=True)
         return evaluate_learner(self.learner, recipe.task, test.rows, recipe.seed)
 
     def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
         """Predictions for texts, or for prompts (a text or a list of messages), in their order.
 
+        Raises:
+            UsageError: one text where a list of them belongs; its letters would be taken for texts.
+            DataError: an input cannot be used.
+
         >>> # migaki.load("0001").predict(["My screen is black"])[0].output
         """
+        if isinstance(inputs, str):
+            raise UsageError("predict takes a list of texts, not one text. Write run.predict([text])[0].")
         rows = [Row(Place("input", number), self._content(value)) for number, value in enumerate(inputs, 1)]
         return self.predict_rows(rows)
 
@@ -194,11 +203,8 @@ class Run:
         return self.learner.predict(rows)
 
     def _content(self, value: Any) -> Any:
-        if isinstance(value, str) and self.recipe.task.content_kind == "conversation":
-            return Conversation((Turn("user", value),))
-        values = (
-            {"text": value} if isinstance(value, str) else {"messages": value} if isinstance(value, list) else value
-        )
+        name = "prompt" if self.recipe.task.content_kind == "conversation" else "text"
+        values = {name: value} if isinstance(value, str) else {"messages": value} if isinstance(value, list) else value
         dataset, _ = self.recipe.data.read([values], self.recipe.task.content_kind, need_target=False)
         return dataset.rows[0].content
 

@@ -22,6 +22,7 @@ from migaki.core.types import shorten
 __all__ = ["apply_settings", "dump_yaml", "nearest", "parse_value", "parse_yaml", "problems_of"]
 
 _MAX_YAML_CHARACTERS = 1 << 20
+_MAX_DIGITS = 400
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -32,6 +33,8 @@ Lines = dict[tuple[str, ...], int]
 def _scalar(text: str) -> Any:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
+    if len(text) > _MAX_DIGITS:
+        return text  # no setting is so long a number, and Python refuses to read one
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
@@ -81,9 +84,8 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
     {'a': 0.0001, 'b': 'no'}
     """
     if len(text) > _MAX_YAML_CHARACTERS:
-        raise RecipeError(
-            [Problem(source, "is over 1 MiB; a recipe is a page of settings. Rows belong into a data file.")]
-        )
+        what = "is over 1 MiB; a recipe is a page of settings. Rows belong into a data file."
+        raise RecipeError([Problem(source, what)], source)
     problems: list[Problem] = []
     lines: Lines = {}
     try:
@@ -101,7 +103,10 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
+        line = mark.line + 1 if mark else None
+        if isinstance(error, yaml.reader.ReaderError):
+            line = text.count("\n", 0, error.position) + 1
+        where = f"{source}:{line}" if line else source
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise RecipeError(
             [Problem(where, f"is not valid YAML ({what}). Look at the indentation and the colons on this line.")],
@@ -155,7 +160,10 @@ def apply_settings(tree: Any, settings: Sequence[str]) -> None:
                 break
             place = child
         else:
-            place[keys[-1]] = parse_value(text)
+            try:
+                place[keys[-1]] = parse_value(text)
+            except RecipeError as error:
+                problems += [Problem(f"--set {setting}", problem.message) for problem in error.problems]
     if problems:
         raise RecipeError(problems)
 
@@ -199,7 +207,9 @@ def _walk(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[s
         if (
             isinstance(step, str)
             and path
-            and (step.startswith(("function-", "list[", "dict[")) or step in ("str", "int", "float", "bool"))
+            and (
+                step.startswith(("function-", "list[", "dict[", "literal[")) or step in ("str", "int", "float", "bool")
+            )
         ):
             continue  # pydantic's names for the branches of a union, not the user's words
         holder = current[0] if len(current) == 1 else None
@@ -209,6 +219,26 @@ def _walk(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[s
     return path, holder
 
 
+_SETTINGS = "a group of settings (key: value)"
+_WANTED = {
+    "bool_type": "true or false",
+    "dict_type": _SETTINGS,
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": _SETTINGS,
+    "string_type": "a text",
+}
+"""What pydantic's kinds of type error ask for, in the words of a recipe."""
+
+
+def _as_written(value: Any) -> str:
+    """The value as it stands in a recipe, not as Python shows it."""
+    words = {None: "an empty value", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else shorten(repr(value))
+
+
 def problems_of(
     error: ValidationError, model: type[BaseModel], source: str = "", lines: Mapping[tuple[str, ...], int] | None = None
 ) -> list[Problem]:
@@ -216,19 +246,19 @@ def problems_of(
     found: dict[tuple[str, ...], Problem] = {}
     for item in error.errors(include_url=False):
         path, holder = _walk(model, item["loc"])
-        kind, context, value = item["type"], item.get("ctx", {}), shorten(repr(item.get("input")))
+        kind, context, value = item["type"], item.get("ctx", {}), _as_written(item.get("input"))
         if kind == "extra_forbidden":
             valid = sorted(holder.model_fields) if holder else []
             message = f"there is no such setting; {nearest(path[-1], valid)}"
-        elif kind in ("union_tag_invalid", "union_tag_not_found"):
-            tags = re.findall(r"'([^']+)'", context.get("expected_tags", "")) or sorted(
+        elif kind in ("union_tag_invalid", "union_tag_not_found", "model_attributes_type"):
+            kinds = sorted(
                 k for m in _models(typing.cast(Any, model.model_fields[path[0]].annotation)) if (k := _kind(m))
             )
-            message = (
-                f"there is no kind {context['tag']!r}; {nearest(str(context['tag']), tags)}"
-                if "tag" in context
-                else f"the kind is missing; {nearest('', tags)}"
-            )
+            if kind == "union_tag_invalid":
+                message = f"there is no kind {context['tag']!r}; {nearest(str(context['tag']), kinds)}"
+            else:
+                what = "the kind is missing" if kind == "union_tag_not_found" else f"{value} is no kind"
+                message = f"{what}; {nearest('', kinds)}"
         elif kind == "literal_error":
             options = re.findall(r"'([^']+)'", str(context.get("expected", "")))
             message = (
@@ -240,6 +270,9 @@ def problems_of(
             message = "is missing; it has no default."
         elif kind == "value_error":
             message = str(context.get("error", item["msg"]))
+        elif kind in _WANTED:
+            quotes = " Put it into quotes." if kind == "string_type" and isinstance(item["input"], int | float) else ""
+            message = f"{value} is not {_WANTED[kind]}.{quotes}"
         else:
             message = f"{value}: {item['msg'][0].lower()}{item['msg'][1:]}."
         key = tuple(path)

@@ -10,10 +10,13 @@ def bytes_text(n_bytes: float) -> str:
     >>> bytes_text(1536), bytes_text(3 * 2**30)
     ('1.5 KiB', '3.0 GiB')
     """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n_bytes) < 1024 or unit == "GiB":
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+    if round(abs(n_bytes)) < 1024:
+        return f"{n_bytes:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
         n_bytes /= 1024
+        # Compared as it will be shown: 1023.99 KiB are told as 1.0 MiB.
+        if round(abs(n_bytes), 1) < 1024 or unit == "GiB":
+            return f"{n_bytes:.1f} {unit}"
     raise AssertionError("unreachable")
 
 
@@ -22,8 +25,8 @@ def seconds_text(seconds: float) -> str:
     >>> seconds_text(0.25), seconds_text(75), seconds_text(7500)
     ('0.2 s', '1 min 15 s', '2 h 05 min')
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if round(seconds, 1) < 10 else f"{seconds:.0f} s"
     minutes, rest_s = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest_s:02d} s"
@@ -36,10 +39,14 @@ def count_text(n: int) -> str:
     >>> count_text(950), count_text(22_713_216)
     ('950', '22.7 M')
     """
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return str(n)
+    if n < 1000:
+        return str(n)
+    count = float(n)
+    for unit in ("k", "M", "G"):
+        count /= 1000
+        if round(count, 1) < 1000 or unit == "G":
+            return f"{count:.1f} {unit}"
+    raise AssertionError("unreachable")
 
 
 def percent_text(ratio: float) -> str:

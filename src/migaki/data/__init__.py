@@ -2,6 +2,6 @@
 
 from migaki.data.settings import Data
 from migaki.data.sources import read_records
-from migaki.data.writing import write_records
+from migaki.data.writing import check_output, write_records
 
-__all__ = ["Data", "read_records", "write_records"]
+__all__ = ["Data", "check_output", "read_records", "write_records"]

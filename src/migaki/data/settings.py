@@ -86,8 +86,14 @@ class Data(Part):
             raise ValueError("the path is empty; give a file, demo:NAME or a list of rows.")
         if info.field_name != "train" and _is_number(value):
             raise ValueError(f"{value!r} is a text; write the share without quotes: {info.field_name}: {value}.")
+        if "\x00" in value:
+            raise ValueError("the path holds a NUL character, which no file name can; write it again.")
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError(f"there is no home folder for {value!r}; write the path out.") from None
         folder = (info.context or {}).get("folder") or Path()
-        return os.path.abspath(Path(folder) / Path(value).expanduser())
+        return os.path.abspath(Path(folder) / path)
 
     @model_validator(mode="after")
     def _rows_are_left_to_train(self) -> Self:

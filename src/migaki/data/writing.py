@@ -11,10 +11,34 @@ from typing import Any
 
 from migaki.core.errors import StorageError, UsageError
 
-__all__ = ["write_records"]
+__all__ = ["check_output", "write_records"]
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _LINES = (".jsonl", ".ndjson")
+
+
+def check_output(path: str) -> None:
+    """Refuse a name under which rows cannot be written, before hours of work are spent on them.
+
+    Raises:
+        UsageError: another extension than .csv, .tsv or .jsonl, a folder, or a file in a folder that is not there.
+    """
+    _kind(path)
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{path} is a folder. Choose the name of a file for --output.")
+    if not target.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {target.parent}. Make it, or choose another.")
+
+
+def _kind(path: str) -> str:
+    kind = Path(path).suffix.lower()
+    if kind not in (*_SEPARATORS, *_LINES):
+        name = repr(kind) if kind else "a file without extension"
+        raise UsageError(
+            f"{path}: can be written as .csv, .tsv or .jsonl, not as {name}. Choose another name for --output."
+        )
+    return kind
 
 
 def write_records(path: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -28,13 +52,8 @@ def write_records(path: str, rows: Iterable[Mapping[str, Any]], columns: Sequenc
         UsageError: another extension.
         StorageError: the file cannot be written.
     """
+    kind = _kind(path)
     target = Path(path)
-    kind = target.suffix.lower()
-    if kind not in (*_SEPARATORS, *_LINES):
-        name = repr(target.suffix) if kind else "a file without extension"
-        raise UsageError(
-            f"{path}: can be written as .csv, .tsv or .jsonl, not as {name}. Choose another name for --output."
-        )
     rows = list(rows)
     names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     lines = map(_json, rows) if kind in _LINES else _separated(rows, names, _SEPARATORS[kind])
