@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from migaki.core.codec import parse_yaml
 from migaki.core.errors import MigakiError
 from migaki.core.parts import Example, Learner
 from migaki.core.store import RunFolder, commit
@@ -40,6 +41,9 @@ def train(
     monitor = monitor or Monitor()
     recipe = _as_recipe(recipe)
     runs = Path(runs)
+    written = recipe.to_yaml()
+    # A run whose recipe cannot be read back would be lost at its end; rows handed over as a list can make it too large.
+    parse_yaml(written, "recipe.yaml")
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
     _note_findings(splits.findings, monitor)
     base = base_of(recipe.model, recipe.task.base_role, runs)
@@ -63,7 +67,7 @@ def train(
         runs,
         f"{recipe.task.kind}-{recipe.method.kind}",
         {
-            "recipe.yaml": recipe.to_yaml(),
+            "recipe.yaml": written,
             "environment.json": _json(environment),
             "data.json": _json(_describe_data(splits, encoded, learner)),
         },

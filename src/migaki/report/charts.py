@@ -33,7 +33,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     >>> ticks(3.0, 3.0, 4)
     [3.0]
     """
-    if high <= low:
+    if high - low < 1e-300:
         return [low]
     size = 10.0 ** math.floor(math.log10((high - low) / about))
     step = next(size * k for k in (1, 2, 5, 10) if (high - low) / (size * k) <= about + 1)

@@ -335,13 +335,13 @@ def _worst_generated(predictions: Sequence[Json], words: Mapping[str, str]) -> l
 
 
 def _machine(environment: Json, words: Mapping[str, str], language: Language) -> list[tuple[str, str]]:
-    flat = [(name, value) for name, value in environment.items() if not isinstance(value, Mapping)]
-    inner = [pair for group in ("model", "packages") for pair in environment[group].items()]
+    groups = (environment, *(environment.get(name, {}) for name in ("model", "precision", "packages")))
     return [
         (
             words.get(f"machine_{name}", name),
             bytes_text(float(value)) if name.endswith("_bytes") else said(str(value), language),
         )
-        for name, value in [*flat, *inner]
-        if value is not None
+        for group in groups
+        for name, value in group.items()
+        if value is not None and not isinstance(value, Mapping)
     ]

@@ -113,6 +113,7 @@ _EN = {
     "machine_parameters": "Parameters",
     "machine_platform": "System",
     "machine_python": "Python",
+    "machine_reason": "Why this format",
     "machine_reference": "Model",
     "machine_threads": "Threads",
 }
@@ -220,6 +221,7 @@ _JA = {
     "machine_parameters": "パラメータ数",
     "machine_platform": "システム",
     "machine_python": "Python",
+    "machine_reason": "数値形式の理由",
     "machine_reference": "モデル",
     "machine_threads": "スレッド数",
 }
