@@ -6,13 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migaki.core.errors import MigakiError, UsageError
+from migaki.core.errors import DamagedError, MigakiError, UsageError
 
 if TYPE_CHECKING:
+    from migaki.core.store import RunFolder
     from migaki.run import Run
 
 __all__ = ["main"]
@@ -71,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
 
     train = verb("train", _train, "tune a model by a recipe and measure it against the base", json_output=True)
     recipe(train)
+    which = train.add_mutually_exclusive_group()
+    which.add_argument(
+        "--new", action="store_true", help="start afresh, even where an unfinished run could be gone on with"
+    )
+    which.add_argument("--resume", metavar="RUN", help="go on with this run, and with no other")
     evaluate = verb("evaluate", _evaluate, "judge a run on its test split or on other rows", run=True, json_output=True)
     evaluate.add_argument(
         "--data", metavar="FILE", help="rows with targets; default: the test split of the run's recipe"
@@ -93,10 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(verb=_data_show)
     recipe(show)
-    show.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows (default: 3)")
+    show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
     verb("schema", _schema, "print the JSON schema of a recipe, for editors")
     runs_folder(train, evaluate, predict, generate, runs, report, show)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows above 0")
+    return int(text[:9])
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -107,7 +119,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from migaki.pipeline import train
     from migaki.training.monitor import monitor_for
 
-    run = train(recipe, arguments.runs, monitor_for())
+    run = train(recipe, arguments.runs, monitor_for(), new=arguments.new, resume=arguments.resume)
     _print_comparison(run)
     print(f"report: {run.path / 'report.html'}")
     again = f" --runs {arguments.runs}" if str(arguments.runs) != "runs" else ""
@@ -151,7 +163,11 @@ def _print_examples(run: Run, count: int = 3) -> None:
 
     lines = (run.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     answered = [row for line in lines if (row := json.loads(line))["stopped"] is not None]
-    for row in answered[:count]:
+    shown: dict[str, Any] = {}
+    for row in answered:
+        # A question with several wanted answers is asked once for each; one of them is enough to see.
+        shown.setdefault(row["text"], row)
+    for row in list(shown.values())[:count]:
         print(
             f"question: {shorten(row['text'], 200)}\n  before: {shorten(row['baseline']['output'], 300)}\n  after:  {shorten(row['output'], 300)}"
         )
@@ -164,22 +180,24 @@ def _measure_text(measure: Any) -> str:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from migaki.run import load
 
-    evaluation = load(arguments.run, arguments.runs).evaluate(arguments.data)
+    run = load(arguments.run, arguments.runs)
+    evaluation = run.evaluate(arguments.data)
     for name, measure in evaluation.metrics.items():
         print(f"{name:18} {_measure_text(measure)}  n {measure.n}")
     if arguments.json:
-        print(json.dumps({"run": arguments.run, **evaluation.as_json()}, ensure_ascii=False))
+        print(json.dumps({"run": run.id, **evaluation.as_json()}, ensure_ascii=False))
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from migaki.data import write_records
+    from migaki.data import check_output, write_records
     from migaki.run import load
 
+    check_output(arguments.output)
     run = load(arguments.run, arguments.runs)
     task = run.recipe.task
     dataset, records = run.recipe.data.read(arguments.input, task.content_kind, need_target=False)
     added = ("prediction", "confidence") if task.kind != "generate" else ("prediction", "stopped")
-    taken = [name for name in added if name in records[0].values]
+    taken = [name for name in added if any(name in record.values for record in records)]
     if taken:
         raise UsageError(
             f"{arguments.input} already has a column {taken[0]!r}; rename it, so that nothing is overwritten."
@@ -199,16 +217,21 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     run = load(arguments.run, arguments.runs)
     if not arguments.chat:
-        prompt = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
+        prompt = arguments.prompt if arguments.prompt is not None else _read_input(sys.stdin.read)
         if not prompt.strip():
             raise UsageError("The prompt is empty. Give it with --prompt TEXT, or talk with --chat.")
+        if not prompt.isprintable() and any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise UsageError("The prompt is not UTF-8. Convert it first, for example with iconv.")
         print(run.generate([Turn("user", prompt)])[0])
         return
     turns: list[Turn] = []
-    print("An empty line or Ctrl-D ends the talk.", file=sys.stderr)
+    talks = sys.stdin.isatty()
+    if talks:
+        print("An empty line or Ctrl-D ends the talk.", file=sys.stderr)
     while True:
         try:
-            said = input("> ")
+            # Where the questions come from a file, the answers are the whole output.
+            said = _read_input(lambda: input("> " if talks else ""))
         except EOFError:
             return
         if not said.strip():
@@ -219,17 +242,33 @@ def _generate(arguments: argparse.Namespace) -> None:
         print(answer, flush=True)
 
 
-def _runs(arguments: argparse.Namespace) -> None:
-    from migaki.core.store import list_runs, read_json
+def _read_input(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"Standard input is not UTF-8 ({error}). Convert it first, for example with iconv.") from None
 
-    rows = []
-    for folder in list_runs(arguments.runs):
-        row: dict[str, Any] = {"run": folder.id, "state": folder.state()["state"], "folder": str(folder.path)}
+
+def _run_row(folder: RunFolder) -> dict[str, Any]:
+    from migaki.core.store import read_json
+
+    row: dict[str, Any] = {"run": folder.id, "state": "damaged", "folder": str(folder.path)}
+    try:
+        row["state"] = folder.state()["state"]
         if row["state"] == "finished":
             results = read_json(folder.path / "evaluation.json")
             row |= {"metric": results["primary"], **results["metrics"][results["primary"]]}
             row["baseline"] = results["baseline"]["metrics"][results["primary"]]["value"]
-        rows.append(row)
+    except DamagedError:
+        # One damaged run must not hide the others.
+        row["state"] = "damaged"
+    return row
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    from migaki.core.store import list_runs
+
+    rows = [_run_row(folder) for folder in list_runs(arguments.runs)]
     for row in rows:
         score = (
             f"  {row['metric']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], base {row['baseline']:.3f}"

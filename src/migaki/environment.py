@@ -45,6 +45,5 @@ def describe_environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "device": "cpu",
-        "dtype": "float32",
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
     }

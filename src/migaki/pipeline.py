@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from migaki.core.cache import set_aside
 from migaki.core.codec import parse_yaml
-from migaki.core.errors import MigakiError
+from migaki.core.errors import DamagedError, MigakiError, StoppedError, StorageError
 from migaki.core.parts import Example, Learner
-from migaki.core.store import RunFolder, commit
+from migaki.core.store import RunFolder, commit, verify
 from migaki.core.types import Dataset, Evaluation, Finding, Prediction, Splits
 from migaki.environment import describe_environment
 from migaki.evaluation import gain
 from migaki.recipe import Recipe
 from migaki.run import Run, base_of, evaluate_learner
 from migaki.tasks.lengths import truncation_finding
+from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor, peak_bytes
+from migaki.training.precision import measured_precision
+from migaki.unfinished import open_or_create
 
 __all__ = ["train"]
 
 
 def train(
-    recipe: Recipe | Mapping[str, Any] | str | Path, runs: str | Path = "runs", monitor: Monitor | None = None
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    runs: str | Path = "runs",
+    monitor: Monitor | None = None,
+    *,
+    new: bool = False,
+    resume: str | None = None,
 ) -> Run:
     """Train, keep the best by validation, and measure base and tuned model on the test split.
+
+    An unfinished run of the same recipe, data and model in `runs` is gone on with, as if it had never been interrupted.
 
     Args:
         recipe: a `Recipe`, its settings as a mapping, or the path of a YAML file.
         runs: folder in which the run's own folder is made.
         monitor: who is told about progress; nobody by default.
+        new: start afresh, whatever is unfinished.
+        resume: go on with this run, and with no other.
     Raises:
-        UsageError: recipe, data or model cannot be used; no run was made.
+        UsageError: recipe, data or model cannot be used, or the run to resume is not one of them; no run was made.
         RunError: the run was started and failed; its folder says why.
     """
-    from migaki.training.loop import Judge, fit
-
     monitor = monitor or Monitor()
     recipe = _as_recipe(recipe)
     runs = Path(runs)
@@ -54,8 +66,11 @@ def train(
     _note_findings(cut, monitor)
     splits = replace(splits, findings=(*splits.findings, *cut))
     trained, total = learner.parameter_counts()
+    precision = measured_precision(base.model, base.model.device, recipe.training.precision)
+    learner.compute_in(precision.torch_dtype)
     environment = {
         **describe_environment(),
+        "precision": precision.as_json(),
         "model": {
             "reference": base.reference,
             "licence": base.licence,
@@ -63,60 +78,96 @@ def train(
             "parameters": total,
         },
     }
-    run = RunFolder.create(
-        runs,
-        f"{recipe.task.kind}-{recipe.method.kind}",
-        {
-            "recipe.yaml": written,
-            "environment.json": _json(environment),
-            "data.json": _json(_describe_data(splits, encoded, learner)),
-        },
+    files = {
+        "recipe.yaml": written,
+        "environment.json": _json(environment),
+        "data.json": _json(_describe_data(splits, encoded, learner)),
+    }
+    run = open_or_create(runs, f"{recipe.task.kind}-{recipe.method.kind}", files, monitor.note, new=new, resume=resume)
+    monitor.note(
+        f"run {run.id}: {recipe.task.kind} by {recipe.method.kind} on {base.reference}; {len(splits.train)} train, "
+        f"{len(splits.valid)} valid, {len(splits.test)} test rows; {trained:,} of {total:,} parameters are trained"
     )
     try:
-        monitor.note(
-            f"run {run.id}: {recipe.task.kind} by {recipe.method.kind} on {base.reference}; {len(splits.train)} train, {len(splits.valid)} valid, "
-            f"{len(splits.test)} test rows; {trained:,} of {total:,} parameters are trained"
-        )
-        monitor.note("measuring the base before training")
-        before = evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed)
-        judge = Judge(lambda predictions: recipe.task.scores(predictions, learner.labels), *_decider(recipe))
-        history = fit(
-            learner,
-            recipe.training,
-            encoded["train"],
-            splits.valid.rows,
-            judge,
-            run,
-            learning_rate=recipe.learning_rate,
-            seed=recipe.seed,
-            monitor=monitor,
-        )
-        with commit(run.path / "model") as folder:
-            learner.save(folder)
-        monitor.note(
-            f"{history.reason}; best at step {history.best_step} of {history.steps}; measuring the tuned model"
-        )
-        after = evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed)
-        cost = {
-            "train_seconds": history.seconds,
-            "peak_bytes": peak_bytes(),
-            "trainable_parameters": trained,
-            "total_parameters": total,
-            "steps": history.steps,
-            "best_step": history.best_step,
-        }
-        _write_results(run, recipe, before, after, cost)
+        with Interrupts() as interrupts:
+            _train_and_judge(run, recipe, splits, learner, encoded["train"], monitor, interrupts)
+    except StoppedError as error:
+        run.set_state("stopped", reason=str(error))
+        raise
     except KeyboardInterrupt:
         run.set_state("stopped", reason="interrupted")
-        run.unlock()
         raise
     except Exception as error:
-        run.set_state(
-            "failed", reason=str(error) if isinstance(error, MigakiError) else f"{type(error).__name__}: {error}"
-        )
-        run.unlock()
+        reason = str(error) if isinstance(error, MigakiError) else f"{type(error).__name__}: {error}"
+        # On a full disk this cannot be written either; a run that is neither locked nor finished can be gone on with.
+        with contextlib.suppress(StorageError):
+            run.set_state("failed", error=type(error).__name__, reason=reason)
         raise
+    finally:
+        run.unlock()
     return Run(RunFolder(run.path), runs)
+
+
+def _train_and_judge(
+    run: RunFolder,
+    recipe: Recipe,
+    splits: Splits,
+    learner: Learner,
+    train: Sequence[Example],
+    monitor: Monitor,
+    interrupts: Interrupts,
+) -> None:
+    from migaki.training.loop import Judge, fit
+
+    judge = Judge(lambda predictions: recipe.task.scores(predictions, learner.labels), *_decider(recipe))
+    history = fit(
+        learner,
+        recipe.training,
+        train,
+        splits.valid.rows,
+        judge,
+        run,
+        learning_rate=recipe.learning_rate,
+        seed=recipe.seed,
+        monitor=monitor,
+        interrupts=interrupts,
+    )
+    monitor.note(f"{history.reason}; best at step {history.best_step} of {history.steps}")
+    _save_model(run, learner)
+
+    def measured(what: str) -> Evaluation:
+        monitor.note(f"measuring {what}")
+        return evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed, interrupts.check)
+
+    # The base is measured last: training starts at once, and its weights are the ones from before the first step.
+    after = measured("the tuned model")
+    with history.start.restored() if history.start else contextlib.nullcontext():
+        before = measured("the base")
+    if history.start:
+        history.start.remove()
+    trained, total = learner.parameter_counts()
+    cost = {
+        "train_seconds": history.seconds,
+        "peak_bytes": peak_bytes(),
+        "trainable_parameters": trained,
+        "total_parameters": total,
+        "steps": history.steps,
+        "best_step": history.best_step,
+    }
+    _write_results(run, recipe, before, after, cost)
+
+
+def _save_model(run: RunFolder, learner: Learner) -> None:
+    """The tuned model, unless an earlier life of this run has saved it already."""
+    folder = run.path / "model"
+    if folder.is_dir():
+        try:
+            verify(folder)
+            return
+        except DamagedError:
+            set_aside(folder)
+    with commit(folder) as temporary:
+        learner.save(temporary)
 
 
 def _note_findings(findings: Sequence[Finding], monitor: Monitor) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from migaki.core.cache import set_aside
 from migaki.core.errors import DamagedError
 from migaki.training.checkpoint import (
     Progress,
@@ -17,7 +18,6 @@ from migaki.training.checkpoint import (
     load_weights,
     prune,
     save_checkpoint,
-    set_aside,
 )
 
 Parameters = dict[str, torch.nn.Parameter]

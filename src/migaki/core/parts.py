@@ -23,6 +23,7 @@ from migaki.core.errors import MigakiError
 from migaki.core.types import Dataset, Evaluation, Prediction, Row
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 __all__ = ["Example", "Learner", "Method", "ParameterGroup", "Part", "Reader", "Task", "discovered"]
@@ -110,6 +111,35 @@ class Learner(Protocol):
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """What is trained; empty for a method that trains nothing, and the loop then ends at once."""
+        ...
+
+    def settle(
+        self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Get ready before the first step: choose the way of computing, and keep what never changes.
+
+        Args:
+            passes: how often every row is going to be seen unchanged; 0 where rows are altered at random.
+            note: told what was decided.
+        Returns:
+            facts for the record of the run.
+        """
+        ...
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Matrix products in this format from now on; what is trained stays float32."""
+        ...
+
+    def groups(self, examples: Sequence[Example], max_rows: int) -> list[list[int]]:
+        """Which examples of a step are computed together, at most `max_rows` of them; every one is in one group."""
+        ...
+
+    def altered(self, example: Example, share: float, randomness: np.random.Generator) -> Example:
+        """The example with about this share of its tokens hidden.
+
+        Raises:
+            RecipeError: the model has no token that stands for a hidden one.
+        """
         ...
 
     def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:

@@ -21,18 +21,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from migaki.core.errors import DamagedError, LockedError, RunNotFoundError, StorageError
+from migaki.core.errors import DamagedError, LockedError, MigakiError, RunNotFoundError, StorageError, UsageError
 from migaki.core.units import bytes_text
 
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
     "RunFolder",
+    "check_space",
     "commit",
     "file_sha256",
     "list_runs",
     "open_run",
     "read_json",
+    "remove",
     "seal",
     "sweep",
     "verify",
@@ -71,26 +73,52 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors(target: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone in this folder, for a moment: other processes wait."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _storage_errors(target: Path, needs_bytes: int = 0) -> Iterator[None]:
     """Turn the operating system's refusal into a message that names the place and the space."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(target.parent).free
-            raise StorageError(
-                f"The disk is full at {target}: {bytes_text(free)} are free. Free some space or choose another folder with --runs."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(
-                f"{target} cannot be written ({error.strerror}). Choose another folder with --runs."
-            ) from error
+    except MigakiError:
         raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else _hidden_errno(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            needs = f"{bytes_text(needs_bytes)} are needed, " if needs_bytes else ""
+            raise StorageError(
+                f"The disk is full at {target}: {needs}{bytes_text(_free_bytes(target))} are free. "
+                "Free some space and give the same command again, or choose another folder with --runs."
+            ) from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG):
+            reason = os.strerror(number)
+            raise StorageError(f"{target} cannot be written ({reason}). Choose another folder with --runs.") from error
+        raise
+
+
+def _hidden_errno(error: Exception) -> int | None:
+    """safetensors writes from Rust and gives the system's number only in its text."""
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found.group(1)) if found else None
+
+
+def _free_bytes(target: Path) -> int:
+    while not target.is_dir():
+        target = target.parent
+    return shutil.disk_usage(target).free
 
 
 def write_file(path: Path, text: str) -> None:
     """Write one text file so that it is either the old or the new one, whatever happens."""
-    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex}")
     with _storage_errors(path):
         try:
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -123,14 +151,18 @@ def _is_private(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def commit(folder: Path, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
+def commit(folder: Path, facts: Mapping[str, Any] | None = None, needs_bytes: int = 0) -> Iterator[Path]:
     """Give a temporary folder to fill; on a clean exit it becomes `folder` at once, otherwise nothing is left.
 
+    Args:
+        folder: the final place.
+        facts: stand in the manifest beside the list of files.
+        needs_bytes: about how much is written, for the message when the disk is full.
     Raises:
         StorageError: the disk is full or not writable.
         FileExistsError: `folder` is already there; an artefact is never overwritten.
     """
-    with _storage_errors(folder):
+    with _storage_errors(folder, needs_bytes):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = folder.parent / f".{folder.name}.tmp-{os.getpid()}-{uuid.uuid4().hex}"
         temporary.mkdir()
@@ -155,9 +187,9 @@ def verify(folder: Path) -> dict[str, Any]:
         DamagedError: names the first file that is missing or differs.
     """
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), list):
-        raise DamagedError(f"{folder / MANIFEST} is not a manifest.")
-    if manifest.get("format_version", 0) > FORMAT_VERSION:
+    if not _is_manifest(manifest):
+        raise DamagedError(f"{folder / MANIFEST} is not a manifest; {folder} cannot be used.")
+    if manifest["format_version"] > FORMAT_VERSION:
         raise DamagedError(
             f"{folder} was written by a newer migaki (format {manifest['format_version']}, this one reads {FORMAT_VERSION})."
         )
@@ -172,12 +204,59 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _is_manifest(value: Any) -> bool:
+    """Whether it has the shape that `seal` writes: one flipped bit can turn a key into another."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("format_version"), int)
+        and isinstance(value.get("files"), list)
+        and all(isinstance(entry, dict) and {"path", "bytes", "sha256"} <= entry.keys() for entry in value["files"])
+        and all(isinstance(entry["path"], str) for entry in value["files"])
+    )
+
+
 def sweep(parent: Path) -> None:
-    """Remove temporary folders below `parent` whose process is gone."""
+    """Remove temporary files and folders below `parent` whose process is gone."""
     for path in parent.glob(".*.tmp-*-*"):
         pid = re.search(r"\.tmp-(\d+)-", path.name)
-        if pid and not Path(f"/proc/{pid.group(1)}").exists() and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+        if pid and not _is_alive(int(pid.group(1))):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True  # someone else's process, or a number that we did not write: not ours to clean up
+    return True
+
+
+def remove(folder: Path) -> None:
+    """Take a committed folder away: first its name, so that no half of it can ever be seen, then its files."""
+    gone = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{uuid.uuid4().hex}")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def check_space(folder: Path, n_bytes: int) -> None:
+    """Refuse work whose files could not be written.
+
+    Raises:
+        StorageError: names the bytes needed and free, or that the folder is not writable.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise StorageError(
+            f"{bytes_text(n_bytes)} are needed in {folder} and {bytes_text(free)} are free. "
+            "Free some space, or choose another folder with --runs."
+        )
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{folder} cannot be written. Choose another folder with --runs.")
 
 
 class RunFolder:
@@ -189,6 +268,7 @@ class RunFolder:
     ...     run = RunFolder.create(Path(folder), "classify_text-lora", {"recipe.yaml": "task: classify_text\\n"})
     ...     run.id, run.state()["state"]
     ('0001-classify_text-lora', 'running')
+    >>> run.unlock()
     """
 
     def __init__(self, path: Path) -> None:
@@ -204,33 +284,36 @@ class RunFolder:
         """A new run under the next number, with these text files, locked for this process.
 
         Raises:
+            UsageError: `runs` is a file, or lies below one.
             StorageError: the folder cannot be made.
         """
         with _storage_errors(runs):
+            there = next(place for place in (runs, *runs.parents) if place.exists())
+            if not there.is_dir():
+                raise UsageError(f"{there} is a file, so no run can be kept in it. Choose another folder with --runs.")
             runs.mkdir(parents=True, exist_ok=True)
-        sweep(runs)
-        while True:
-            number = 1 + max((int(p.name[:4]) for p in runs.iterdir() if re.match(r"\d{4}-", p.name)), default=0)
-            folder = runs / f"{number:04d}-{name}"
+            sweep(runs)
+            temporary = runs / f".{name}.tmp-{os.getpid()}-{uuid.uuid4().hex}"
+            run = cls(temporary)
             try:
-                with _storage_errors(runs):
-                    temporary = runs / f".{folder.name}.tmp-{os.getpid()}-{uuid.uuid4().hex}"
-                    temporary.mkdir()
-                    for file, text in files.items():
-                        write_file(temporary / file, text)
-                    (temporary / "checkpoints").mkdir()
-                    write_file(temporary / "state.json", json.dumps({"state": "running"}) + "\n")
-                    # The number is claimed by the rename: of two processes that chose it, one finds it taken.
-                    if any(p.name.startswith(f"{number:04d}-") for p in runs.iterdir()):
-                        raise FileExistsError(errno.EEXIST, "number taken")
-                    temporary.rename(folder)
-                    _fsync(runs)
-            except FileExistsError:
+                temporary.mkdir()
+                for file, text in files.items():
+                    write_file(temporary / file, text)
+                (temporary / "checkpoints").mkdir()
+                write_file(temporary / "state.json", json.dumps({"state": "running"}) + "\n")
+                # Locked before it can be seen, so that nobody takes a new run for one that was killed.
+                run.lock()
+                with _locked(runs):
+                    # Two runs of different names could take one number if choosing it and taking it were not one act.
+                    number = 1 + max((_number(path.name) for path in runs.iterdir()), default=0)
+                    run.path = runs / f"{number:04d}-{name}"
+                    temporary.rename(run.path)
+                _fsync(runs)
+            except BaseException:
+                run.unlock()
                 shutil.rmtree(temporary, ignore_errors=True)
-                continue
-            run = cls(folder)
-            run.lock()
-            return run
+                raise
+        return run
 
     def lock(self) -> None:
         """Become the only writer. The lock dies with the process, so no stale one can stay behind.
@@ -238,7 +321,8 @@ class RunFolder:
         Raises:
             LockedError: names the process that holds it.
         """
-        self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        with _storage_errors(self.path):
+            self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -265,9 +349,48 @@ class RunFolder:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def state(self) -> dict[str, Any]:
-        """`{"state": "running" | "finished" | "failed" | "stopped", ...}`; a running one without a writer was killed."""
+        """`{"state": "running" | "finished" | "failed" | "stopped" | "killed", ...}`.
+
+        A run that is neither sealed nor ended, and that nobody writes any more, was killed.
+
+        Raises:
+            DamagedError: `state.json` is missing or unreadable.
+        """
         state: dict[str, Any] = read_json(self.path / "state.json")
+        if not isinstance(state, dict) or not isinstance(state.get("state"), str):
+            raise DamagedError(f"{self.path / 'state.json'} does not say what state the run is in.")
+        sealed = (self.path / MANIFEST).is_file()
+        if state["state"] == "running" or (state["state"] == "finished" and not sealed):
+            return {**state, "state": "running" if self._is_written() else "killed"}
         return state
+
+    def _is_written(self) -> bool:
+        """Whether a process, this one included, holds the lock."""
+        try:
+            with (self.path / ".lock").open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def truncate(self, name: str, n_bytes: int) -> None:
+        """Cut a file of JSON lines back to what was certain at the last checkpoint; an absent file stays absent."""
+        path = self.path / name
+        if path.is_file():
+            with _storage_errors(path), path.open("r+b") as file:
+                file.truncate(n_bytes)
+                os.fsync(file.fileno())
+
+    def flushed_bytes(self, name: str) -> int:
+        """Length of a file after everything in it has reached the disk; 0 where there is none."""
+        path = self.path / name
+        if not path.is_file():
+            return 0
+        with _storage_errors(path):
+            _fsync(path)
+        return path.stat().st_size
 
     def set_state(self, state: str, **facts: Any) -> None:
         self.write("state.json", json.dumps({"state": state, **facts}, ensure_ascii=False) + "\n")
@@ -283,7 +406,14 @@ def list_runs(runs: Path) -> list[RunFolder]:
     """The runs of a folder by number; an absent folder has none."""
     if not runs.is_dir():
         return []
-    return [RunFolder(p) for p in sorted(runs.iterdir()) if (p / "state.json").is_file() and not p.name.startswith(".")]
+    found = [p for p in runs.iterdir() if (p / "state.json").is_file() and not p.name.startswith(".")]
+    return [RunFolder(p) for p in sorted(found, key=lambda p: (_number(p.name), p.name))]
+
+
+def _number(name: str) -> int:
+    """The number that a run's id begins with; 0 where it has none."""
+    found = re.match(r"([0-9]{4,})-", name)
+    return int(found.group(1)) if found else 0
 
 
 def open_run(name: str, runs: Path) -> RunFolder:
@@ -292,12 +422,13 @@ def open_run(name: str, runs: Path) -> RunFolder:
     Raises:
         RunNotFoundError: lists what is there.
     """
-    if (Path(name) / "state.json").is_file():
+    # os.path, because pathlib raises where a name is too long to be a path.
+    if os.path.isfile(os.path.join(name, "recipe.yaml")) and os.path.isfile(os.path.join(name, "state.json")):  # noqa: PTH113, PTH118
         return RunFolder(Path(name).resolve())
     known = list_runs(runs)
+    wanted = int(name) if re.fullmatch("[0-9]{1,18}", name) else 0
     for run in known:
-        number = run.id.split("-")[0]
-        if name == run.id or (name.isdigit() and int(name) == int(number if number.isdigit() else -1)):
+        if name == run.id or (wanted and wanted == _number(run.id)):
             return run
     ids = ", ".join(run.id for run in known[-5:]) or "none"
     raise RunNotFoundError(

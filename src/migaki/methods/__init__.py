@@ -1,12 +1,13 @@
 """One file a method: what is trained, and how it is saved."""
 
 from migaki.core.parts import Method, discovered
+from migaki.methods.frozen import Frozen
 from migaki.methods.full import Full
 from migaki.methods.lora import Lora
 
-__all__ = ["Full", "Lora", "all_methods"]
+__all__ = ["Frozen", "Full", "Lora", "all_methods"]
 
 
 def all_methods() -> tuple[type[Method], ...]:
     """The built-in methods and those of the entry-point group `migaki.methods`, sorted by kind."""
-    return discovered("migaki.methods", (Full, Lora))
+    return discovered("migaki.methods", (Frozen, Full, Lora))

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from migaki.core.errors import DamagedError, Problem, RecipeError
 from migaki.core.parts import Example, ParameterGroup
 from migaki.core.types import Dataset, Prediction, Row
+from migaki.training.activations import activations_of
+from migaki.training.plan import FLAT_PADDING_COST, token_groups
 
-__all__ = ["TunedLearner", "save_backbone"]
+__all__ = ["TunedLearner", "blocks_of", "load_trained", "save_backbone", "save_trained"]
+
+_COMPARED_ROWS = 2
+_TOLERANCE = 1e-3
+"""Two ways of adding the same float32 numbers differ by about 1e-5; a wrong one by far more than this."""
 
 
 class TunedLearner:
@@ -21,12 +32,13 @@ class TunedLearner:
     def __init__(self, network: Any, save_weights: Callable[[Any, Path], None]) -> None:
         self.network = network
         self._save_weights = save_weights
+        self._dtype = torch.float32
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.network.labels  # type: ignore[no-any-return]
 
-    def encode(self, dataset: Dataset) -> list[Example]:
+    def encode(self, dataset: Dataset) -> Sequence[Example]:
         return self.network.encode(dataset)  # type: ignore[no-any-return]
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -43,11 +55,95 @@ class TunedLearner:
         numbers = [(p.numel(), p.requires_grad) for p in self.network.parameters()]
         return sum(n for n, trained in numbers if trained), sum(n for n, _ in numbers)
 
+    def settle(
+        self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Compare the flat way with transformers' own and step aside if they differ; keep the activations below the
+        first trained block where that pays."""
+        body = self.network.body
+        if body.use_flat:
+            self.network.eval()
+            worst = self._difference(train)
+            if worst > _TOLERANCE:
+                body.use_flat = False
+                note(f"the model is computed as transformers does: the faster way differs by {worst:.1e} on it")
+        kept = body.use_flat and passes > 0 and self._keep_activations(train, valid, passes, note)
+        return {"path": "flat" if body.use_flat else "generic", "activations_kept": kept}
+
+    def _difference(self, train: Sequence[Example]) -> float:
+        """Largest relative difference of loss and gradients between the two ways, on the shortest rows."""
+        few = [train[int(i)] for i in np.argsort([len(e) for e in train], kind="stable")[:_COMPARED_ROWS]]
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        # Two backward passes of which each adds to the same gradients; what was there before is nobody's yet.
+        found = []
+        for loss in (self.network.generic_loss(few), self.network.loss(few, 0.0)):
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            found.append((loss.detach(), gradients))
+        (loss_a, gradients_a), (loss_b, gradients_b) = found
+        worst = float((loss_a - loss_b).abs() / loss_a.abs().clamp_min(1e-12))
+        largest = max((float(g.norm()) for g in gradients_a if g is not None), default=0.0)
+        for a, b in zip(gradients_a, gradients_b, strict=True):
+            if a is None and b is None:
+                continue
+            a, b = (torch.zeros_like(b) if a is None else a), (torch.zeros_like(a) if b is None else b)
+            # A gradient of almost nothing is rounding alone; it is held against the largest one.
+            worst = max(worst, float((a - b).norm()) / max(float(a.norm()), 1e-4 * largest, 1e-12))
+        return worst
+
+    def _keep_activations(
+        self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
+    ) -> bool:
+        body = self.network.body
+        cut = body.first_trained()
+        if not cut:
+            return False
+        made_by = [body.fingerprint_below(cut), str(cut), str(self._dtype)]
+        kept = []
+        for rows in ([e.ids for e in train], [e.ids for e in self.network.inputs(valid)]):
+            groups = token_groups([len(row) for row in rows], padding_cost=FLAT_PADDING_COST)
+            compute = functools.partial(body.below, rows, cut, groups)
+            kept.append(activations_of(rows, made_by, body.width, compute, passes=passes, note=note))
+        found = [activations for activations in kept if activations is not None]
+        if not found:
+            return False
+
+        def find(row: Sequence[int]) -> np.ndarray | None:
+            return next((h_TD for a in found if (h_TD := a.find(row)) is not None), None)
+
+        body.keep_below(cut, find)
+        return True
+
+    def groups(self, examples: Sequence[Example], max_rows: int) -> list[list[int]]:
+        body = self.network.body
+        cost = FLAT_PADDING_COST if body.use_flat else 1.0
+        return token_groups([len(e) for e in examples], body.tokens_at_once(), max_rows, cost)
+
+    def altered(self, example: Example, share: float, randomness: np.random.Generator) -> Example:
+        mask = self.network.mask_id()
+        if mask is None:
+            raise RecipeError([Problem("training.mask_tokens", "this model has no mask token; leave it out.")])
+        ids_T = np.array(example.ids)
+        # The first and the last token are the ones that frame the text.
+        hidden_T = randomness.random(len(ids_T)) < share
+        hidden_T[[0, -1]] = False
+        return replace(example, ids=tuple(np.where(hidden_T, mask, ids_T).tolist()))
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Matrix products in this format from now on; the trained weights stay float32."""
+        self._dtype = dtype
+
+    def _formats(self) -> torch.autocast:
+        return torch.autocast(self.network.device.type, self._dtype, enabled=self._dtype != torch.float32)
+
     def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
-        return self.network.loss(examples, label_smoothing)  # type: ignore[no-any-return]
+        with self._formats():
+            return self.network.loss(examples, label_smoothing)  # type: ignore[no-any-return]
 
     def train_mode(self, dropout: float | None) -> None:
+        """Training behaviour above the first trained block; what is frozen below it stays deterministic."""
         self.network.train()
+        for part in self.network.body.frozen_parts():
+            part.eval()
         if dropout is not None:
             _set_dropout(self.network, dropout)
 
@@ -61,7 +157,8 @@ class TunedLearner:
         training = self.network.training
         self.network.eval()
         try:
-            return self.network.predict(rows, answers=answers, watch=watch)  # type: ignore[no-any-return]
+            with self._formats():
+                return self.network.predict(rows, answers=answers, watch=watch)  # type: ignore[no-any-return]
         finally:
             self.network.train(training)
 
@@ -91,3 +188,43 @@ def _set_dropout(network: nn.Module, rate: float) -> None:
 def save_backbone(network: Any, folder: Path) -> None:
     """Weights and configuration as transformers writes them: tied tensors once, safetensors only."""
     network.backbone.save_pretrained(folder, safe_serialization=True)
+
+
+_TRAINED_FILE = "trained.safetensors"
+
+
+def blocks_of(backbone: Any) -> Sequence[nn.Module]:
+    """The transformer blocks in order: the longest list of modules whose length is the configuration's.
+
+    Raises:
+        RecipeError: the model has no such list.
+    """
+    n_blocks = getattr(backbone.config.get_text_config(), "num_hidden_layers", None)
+    found = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks]
+    if not found:
+        raise RecipeError(
+            [Problem("method.kind", "the blocks of this model cannot be found; use method: full or lora.")]
+        )
+    return list(found[0])
+
+
+def save_trained(network: Any, folder: Path) -> None:
+    """Only what was trained of the backbone; the task saves its head itself."""
+    trained = {n: p.detach().contiguous() for n, p in network.backbone.named_parameters() if p.requires_grad}
+    save_file(trained, folder / _TRAINED_FILE)
+
+
+@torch.no_grad()
+def load_trained(network: Any, folder: Path) -> None:
+    """Put saved weights over the base's.
+
+    Raises:
+        DamagedError: a tensor is missing, left over, or of another shape.
+    """
+    stored = load_file(folder / _TRAINED_FILE)
+    own = {n: p for n, p in network.backbone.named_parameters() if p.requires_grad}
+    odd = sorted(stored.keys() ^ own.keys()) or [n for n in own if own[n].shape != stored[n].shape]
+    if odd:
+        raise DamagedError(f"{folder / _TRAINED_FILE}: {odd[0]} does not fit the model.")
+    for name, parameter in own.items():
+        parameter.copy_(stored[name])

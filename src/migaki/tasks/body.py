@@ -8,6 +8,7 @@ it was compared with the generic one on this very model (`TunedLearner.settle`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -126,12 +127,26 @@ class Body:
         trained = [i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())]
         return min(trained, default=len(layers))
 
+    def fingerprint_below(self, cut: int) -> str:
+        """sha256 of the architecture and of all weights below block `cut`."""
+        assert self.flat is not None
+        digest = hashlib.sha256(f"{type(self.flat.body).__name__} {self.flat.body.config.to_json_string()}".encode())
+        for part in self._below(cut):
+            for name, tensor in part.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _below(self, cut: int) -> list[nn.Module]:
+        assert self.flat is not None
+        embeddings = self.flat.body.embed_tokens if isinstance(self.flat, FlatDecoder) else self.flat.body.embeddings
+        return [embeddings, *self.flat.layers[:cut]]
+
     def frozen_parts(self) -> list[nn.Module]:
         """The embeddings and the blocks below the first trained one; empty where the embeddings are trained."""
         if self.flat is None or not (cut := self.first_trained()):
             return []
-        embeddings = self.flat.body.embed_tokens if isinstance(self.flat, FlatDecoder) else self.flat.body.embeddings
-        return [embeddings, *self.flat.layers[:cut]]
+        return self._below(cut)
 
     def keep_below(self, cut: int, find: Callable[[Sequence[int]], np.ndarray | None] | None) -> None:
         """From now on take what enters block `cut` from `find` where it knows the row; None: compute everything."""

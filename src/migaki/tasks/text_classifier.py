@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,8 +21,10 @@ from migaki.core.parts import Example
 from migaki.core.seeds import derive
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
+from migaki.tasks.body import Body
 from migaki.tasks.lengths import Overlong, check_truncation
-from migaki.training.plan import pad, token_groups
+from migaki.training.plan import token_groups
+from migaki.training.tokens import Examples, Known, Tokens, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["TextClassifier", "new_classifier", "restore_classifier"]
 
 _LENGTH_CAP = 512
+_TOKENISED_AT_ONCE = 4096
 _HEAD_FILE, _STATE_FILE = "head.safetensors", "task.json"
 
 
@@ -45,7 +48,7 @@ class TextClassifier(nn.Module):
             self.backbone.pooler = None
         self.tokenizer = base.tokenizer
         self.labels = tuple(labels)
-        self.pooling = task.pooling if task.pooling != "auto" else (base.pooling or "mean")
+        self.pooling: Any = task.pooling if task.pooling != "auto" else (base.pooling or "mean")
         self.limit = min(task.max_length or _LENGTH_CAP, base.length_limit)
         self.allow_truncated = task.allow_truncated
         if task.max_length and task.max_length > base.length_limit:
@@ -53,6 +56,8 @@ class TextClassifier(nn.Module):
                 f"task.max_length is {task.max_length}, but {base.reference} takes at most {base.length_limit} tokens. Lower it."
             )
         config = base.model.config.get_text_config()
+        self.body = Body(self.backbone, self.tokenizer.pad_token_id or 0)
+        self._known = Known()
         self.dropout = nn.Dropout(0.0)
         self.head = nn.Linear(config.hidden_size, len(self.labels))
         self.class_weight: torch.Tensor
@@ -63,7 +68,7 @@ class TextClassifier(nn.Module):
     def device(self) -> torch.device:
         return self.head.weight.device
 
-    def encode(self, dataset: Dataset) -> list[Example]:
+    def encode(self, dataset: Dataset) -> Sequence[Example]:
         """Rows with their token ids and class index.
 
         Raises:
@@ -71,35 +76,35 @@ class TextClassifier(nn.Module):
         """
         index = {label: i for i, label in enumerate(self.labels)}
         weights = self.class_weight.tolist()
-        examples, overlong = [], []
-        for row, ids in zip(dataset.rows, self._tokenise([row.content.text for row in dataset.rows]), strict=True):
-            truncated = len(ids) > self.limit
-            if truncated:
-                overlong.append(Overlong(row, len(ids)))
-                ids = self._cut(ids)
-            label = index[row.content.label]
-            examples.append(Example(row, tuple(ids), (label,), weights[label], truncated=truncated))
+        tokens = Tokens.cached(dataset, [tokenizer_fingerprint(self.tokenizer)], lambda: self._pairs(dataset.rows))
+        self._known.add(dataset.rows, tokens)
+        lengths = tokens.lengths.tolist()
+        overlong = [Overlong(row, n) for row, n in zip(dataset.rows, lengths, strict=True) if n > self.limit]
         check_truncation(overlong, len(dataset), self.limit, self.allow_truncated, dataset.name)
-        return examples
 
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+        def example(number: int) -> Example:
+            row, ids = dataset.rows[number], tokens.ids(number).tolist()
+            label, truncated = index[row.content.label], len(ids) > self.limit
+            return Example(row, tuple(self._cut(ids)), (label,), weights[label], truncated=truncated)
+
+        return Examples(len(dataset), example)
+
+    def _pairs(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], None]]:
+        for at in range(0, len(rows), _TOKENISED_AT_ONCE):
+            texts = [row.content.text for row in rows[at : at + _TOKENISED_AT_ONCE]]
+            for ids in self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]:
+                yield ids, None
 
     def _cut(self, ids: list[int]) -> list[int]:
-        """The first tokens, with the closing special token kept where the tokenizer sets one."""
+        """The first tokens of a row over the limit, with the closing special token kept where the tokenizer sets one."""
+        if len(ids) <= self.limit:
+            return ids
         closes = self.tokenizer.sep_token_id is not None and ids[-1] == self.tokenizer.sep_token_id
         return [*ids[: self.limit - 1], ids[-1]] if closes else ids[: self.limit]
 
     def features(self, examples: Sequence[Example]) -> torch.Tensor:
         """Pooled vectors (B, D)."""
-        ids_BT, mask_BT = pad([e.ids for e in examples], self.tokenizer.pad_token_id or 0, self.device)
-        hidden_BTD = self.backbone(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
-        if self.pooling == "cls":
-            return hidden_BTD[:, 0]  # type: ignore[no-any-return]
-        if self.pooling == "last":
-            return hidden_BTD[torch.arange(len(examples)), mask_BT.sum(1) - 1]  # type: ignore[no-any-return]
-        weight_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
-        return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)  # type: ignore[no-any-return]
+        return self.body.pooled([e.ids for e in examples], self.pooling)
 
     def forward(self, examples: Sequence[Example]) -> torch.Tensor:
         """Logits (B, C)."""
@@ -112,16 +117,31 @@ class TextClassifier(nn.Module):
             self(examples).float(), labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="sum"
         )
 
+    def generic_loss(self, examples: Sequence[Example]) -> torch.Tensor:
+        """The loss without smoothing, computed as transformers does: what the flat way is compared with."""
+        flat, self.body.use_flat = self.body.use_flat, False
+        try:
+            return self.loss(examples, 0.0)
+        finally:
+            self.body.use_flat = flat
+
+    def mask_id(self) -> int | None:
+        """The token that stands for a hidden one, None where the tokenizer has none."""
+        found: int | None = self.tokenizer.mask_token_id
+        return found
+
+    def inputs(self, rows: Sequence[Row]) -> list[Example]:
+        """Rows as they are predicted, without their labels."""
+        tokens = self._known.find(rows) or Tokens.of(self._pairs(rows))
+        return [Example(row, tuple(self._cut(tokens.ids(i).tolist())), (), 0.0) for i, row in enumerate(rows)]
+
     @torch.no_grad()
     def predict(
         self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
     ) -> list[Prediction]:
         """Probabilities of all labels for each row; a text over the limit loses its end. Labels cost nothing, so all rows
         are answered whatever `answers` says."""
-        examples = [
-            Example(row, tuple(ids if len(ids) <= self.limit else self._cut(ids)), (), 0.0)
-            for row, ids in zip(rows, self._tokenise([row.content.text for row in rows]), strict=True)
-        ]
+        examples = self.inputs(rows)
         index = {label: i for i, label in enumerate(self.labels)}
         found: list[Prediction | None] = [None] * len(rows)
         done = 0

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,9 +19,12 @@ from migaki.core.errors import DataError, ModelError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Conversation, Dataset, Prediction, Row, Turn, shorten
+from migaki.models.head import head_loss, head_losses
+from migaki.tasks.body import Body
 from migaki.tasks.chat import NO_TARGET, ChatFormat
 from migaki.tasks.lengths import Overlong, check_truncation
 from migaki.training.plan import pad, token_groups
+from migaki.training.tokens import Examples, Known, Tokens, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -31,8 +35,6 @@ __all__ = ["TextGenerator", "restore_generator"]
 _LENGTH_CAP = 1024
 _STATE_FILE = "task.json"
 _GENERATION_ROWS = 16
-_POSITIONS_AT_ONCE = 1024
-"""Target positions whose logits are held at once: 1024 x 49152 float32 are 192 MiB."""
 
 
 class TextGenerator(nn.Module):
@@ -52,7 +54,11 @@ class TextGenerator(nn.Module):
         self.context = base.length_limit
         self.limit = min(task.max_length or _LENGTH_CAP, base.length_limit)
         self.chat = ChatFormat(base.tokenizer, task.template, _stop_ids(base.model, base.tokenizer), task.learn)
+        self.body = Body(self.backbone, self._fill)
+        self._known = Known()
         self._plain_head = self._has_plain_head()
+        if not self._plain_head:
+            self.body.use_flat = False
 
     @property
     def device(self) -> torch.device:
@@ -78,65 +84,86 @@ class TextGenerator(nn.Module):
     def _body(self) -> Any:
         return getattr(self.backbone, self.backbone.base_model_prefix)
 
-    def encode(self, dataset: Dataset) -> list[Example]:
+    def encode(self, dataset: Dataset) -> Sequence[Example]:
         """Rows with token ids and targets.
 
         Raises:
             DataError: a row without a single target token, with its place.
             TruncationError: more rows than allowed are longer than the limit.
         """
-        examples, overlong, empty = [], [], []
-        for row in dataset.rows:
-            rendered = self.chat.render(row.content)
-            truncated = len(rendered.ids) > self.limit
-            if truncated:
-                overlong.append(Overlong(row, len(rendered.ids)))
-            ids, labels = rendered.ids[: self.limit], rendered.labels[: self.limit]
-            # The first token is predicted by nothing, so it never counts.
-            n_targets = sum(label != NO_TARGET for label in labels[1:])
-            if n_targets == 0:
-                empty.append(row)
-            examples.append(Example(row, ids, labels, float(n_targets), n_targets, truncated))
+        made_by = [tokenizer_fingerprint(self.tokenizer), self.chat.fingerprint(), self.chat.learn]
+        tokens = Tokens.cached(dataset, made_by, lambda: (self._pair(row.content) for row in dataset.rows))
+        self._known.add(dataset.rows, tokens)
+        lengths = tokens.lengths.tolist()
+        overlong = [Overlong(row, n) for row, n in zip(dataset.rows, lengths, strict=True) if n > self.limit]
         check_truncation(overlong, len(dataset), self.limit, self.task.allow_truncated, dataset.name)
+        # The first token is predicted by nothing, so it never counts.
+        empty = [row for i, row in enumerate(dataset.rows) if not tokens.targets(i)[1 : self.limit].any()]
         if empty:
             first = ", ".join(str(row.place) for row in empty[:5])
             raise DataError(
                 f"{len(empty)} of {len(dataset)} {dataset.name} rows have no target token, so nothing would be learned from them (first: {first}). "
                 f"Give them an answer, remove them, or raise task.max_length (now {self.limit}) where the prompt alone fills it."
             )
-        return examples
+        return Examples(len(dataset), lambda i: self._example(dataset.rows[i], tokens, i))
 
-    def logits_at(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Hidden vectors (P, D) before the head, or logits (P, V) where the head is not plain; targets (P,); row numbers (P,)."""
-        ids_BT, mask_BT = pad([e.ids for e in examples], self._fill, self.device)
-        labels_BT, _ = pad([e.labels for e in examples], NO_TARGET, self.device)
-        wanted_BT = labels_BT[:, 1:] != NO_TARGET
-        rows_P = wanted_BT.nonzero()[:, 0]
-        targets_P = labels_BT[:, 1:][wanted_BT]
-        if self._plain_head:
-            hidden_BTD = self._body(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
-            return hidden_BTD[:, :-1][wanted_BT], targets_P, rows_P
+    def _pair(self, content: Conversation) -> tuple[Sequence[int], list[bool]]:
+        rendered = self.chat.render(content)
+        return rendered.ids, [label != NO_TARGET for label in rendered.labels]
+
+    def _example(self, row: Row, tokens: Tokens, number: int) -> Example:
+        ids_T, wanted_T = tokens.ids(number)[: self.limit], tokens.targets(number)[: self.limit]
+        labels_T = np.where(wanted_T, ids_T, NO_TARGET)
+        n_targets = int(wanted_T[1:].sum())
+        truncated = int(tokens.lengths[number]) > self.limit
+        return Example(row, tuple(ids_T.tolist()), tuple(labels_T.tolist()), float(n_targets), n_targets, truncated)
+
+    def at_targets(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For each target token the vector by which it is predicted: hidden (P, D) before the head, or logits (P, V)
+        where the head is not plain; the targets (P,); and the row numbers (P,)."""
+        labels = [np.asarray(e.labels[1:]) for e in examples]
+        places = [np.flatnonzero(labels_T != NO_TARGET) for labels_T in labels]
+        targets_P = np.concatenate([labels_T[at] for labels_T, at in zip(labels, places, strict=True)])
+        rows_P = np.repeat(np.arange(len(examples)), [len(at) for at in places])
+        ids = [e.ids for e in examples]
+        at_PX = self.body.at(ids, places) if self._plain_head else self._logits_at(ids, rows_P, np.concatenate(places))
+        targets, rows = (torch.from_numpy(x.astype(np.int64)).to(self.device) for x in (targets_P, rows_P))
+        return at_PX, targets, rows
+
+    def _logits_at(self, ids: Sequence[Sequence[int]], rows_P: np.ndarray, places_P: np.ndarray) -> torch.Tensor:
+        ids_BT, mask_BT = pad(ids, self._fill, self.device)
         logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
-        return logits_BTV[:, :-1][wanted_BT], targets_P, rows_P
-
-    def _logits(self, at_PD: torch.Tensor) -> torch.Tensor:
-        return (self.backbone.get_output_embeddings()(at_PD) if self._plain_head else at_PD).float()
+        at_PV: torch.Tensor = logits_BTV[torch.from_numpy(rows_P), torch.from_numpy(places_P)]
+        return at_PV.float()
 
     @property
     def _fill(self) -> int:
         # Any id will do under the mask; the pad token is only asked for because it certainly exists in the embedding.
-        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.chat.stop_ids[0]
+        pad_id = self.tokenizer.pad_token_id
+        return int(pad_id if pad_id is not None else self.chat.stop_ids[0])
 
     def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
         """Sum of the cross-entropy over all target tokens, scalar."""
-        at_PD, targets_P, _ = self.logits_at(examples)
-        total = at_PD.new_zeros((), dtype=torch.float32)
-        for i in range(0, len(targets_P), _POSITIONS_AT_ONCE):
-            part = slice(i, i + _POSITIONS_AT_ONCE)
-            total = total + F.cross_entropy(
-                self._logits(at_PD[part]), targets_P[part], label_smoothing=label_smoothing, reduction="sum"
-            )
-        return total
+        at_PX, targets_P, _ = self.at_targets(examples)
+        if self._plain_head:
+            return head_loss(at_PX, self.backbone.get_output_embeddings(), targets_P, label_smoothing)
+        return F.cross_entropy(at_PX, targets_P, label_smoothing=label_smoothing, reduction="sum")
+
+    def generic_loss(self, examples: Sequence[Example]) -> torch.Tensor:
+        """The same without smoothing, all of it computed as transformers does: what the fast ways are compared with."""
+        ids_BT, mask_BT = pad([e.ids for e in examples], self._fill, self.device)
+        labels_BT, _ = pad([e.labels for e in examples], NO_TARGET, self.device)
+        logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+        return F.cross_entropy(
+            logits_BTV[:, :-1].flatten(0, 1).float(),
+            labels_BT[:, 1:].flatten(),
+            ignore_index=NO_TARGET,
+            reduction="sum",
+        )
+
+    def mask_id(self) -> int | None:
+        """A decoder learns from what stands before, so nothing of it is hidden."""
+        return None
 
     @torch.no_grad()
     def predict(
@@ -163,24 +190,34 @@ class TextGenerator(nn.Module):
     def _question(content: Conversation) -> tuple[Turn, ...]:
         return content.turns[:-1] if content.turns[-1].role == "assistant" else content.turns
 
+    def inputs(self, rows: Sequence[Row]) -> list[Example]:
+        """The rows that have an answer, as their loss is computed."""
+        answered = [row for row in rows if row.content.turns[-1].role == "assistant"]
+        tokens = self._known.find(rows) if len(answered) == len(rows) else None
+        if tokens is None:
+            tokens = Tokens.of(self._pair(row.content) for row in answered)
+        return [self._example(row, tokens, at) for at, row in enumerate(answered)]
+
     def _losses(self, rows: Sequence[Row]) -> dict[int, tuple[float, int]]:
         """Row number -> sum of negative log-likelihood (nats), number of target tokens."""
-        rendered = {
-            i: self.chat.render(row.content) for i, row in enumerate(rows) if row.content.turns[-1].role == "assistant"
-        }
-        numbers = list(rendered)
-        examples = [Example(rows[i], r.ids[: self.limit], r.labels[: self.limit], 0.0) for i, r in rendered.items()]
+        numbers = [i for i, row in enumerate(rows) if row.content.turns[-1].role == "assistant"]
+        examples = self.inputs(rows)
         found: dict[int, tuple[float, int]] = {}
-        for group in token_groups([len(e) for e in examples], max_tokens=4096):
-            at_PD, targets_P, rows_P = self.logits_at([examples[i] for i in group])
-            sums, counts = [0.0] * len(group), [0] * len(group)
-            for i in range(0, len(targets_P), _POSITIONS_AT_ONCE):
-                part = slice(i, i + _POSITIONS_AT_ONCE)
-                loss_P = F.cross_entropy(self._logits(at_PD[part]), targets_P[part], reduction="none").double()
-                for row, value in zip(rows_P[part].tolist(), loss_P.tolist(), strict=True):
-                    sums[row] += value
-                    counts[row] += 1
-            found.update({numbers[i]: (sums[at], counts[at]) for at, i in enumerate(group)})
+        # A row cut off before its answer has no target left, so no loss either.
+        judged = [at for at, example in enumerate(examples) if example.targets]
+        for group in token_groups([len(examples[at]) for at in judged], max_tokens=4096):
+            few = [examples[judged[at]] for at in group]
+            at_PX, targets_P, rows_P = self.at_targets(few)
+            if self._plain_head:
+                loss_P = head_losses(at_PX, self.backbone.get_output_embeddings(), targets_P)
+            else:
+                loss_P = F.cross_entropy(at_PX, targets_P, reduction="none").double()
+            sums = (
+                torch.zeros(len(group), dtype=torch.float64, device=loss_P.device)
+                .index_add_(0, rows_P, loss_P)
+                .tolist()
+            )
+            found.update({numbers[judged[i]]: (sums[at], few[at].targets) for at, i in enumerate(group)})
         return found
 
     @torch.no_grad()

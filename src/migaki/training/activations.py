@@ -41,8 +41,8 @@ class Activations:
     They have no gradient and are float32, on the processor.
     """
 
-    def __init__(self, folder: Path, rows: Rows) -> None:
-        self._h_ND: np.ndarray = np.load(folder / "hidden.npy", mmap_mode="r")
+    def __init__(self, folder: Path, rows: Rows, width: int) -> None:
+        self._h_ND = np.memmap(folder / "hidden.bin", np.float32, "r").reshape(-1, width)
         ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
         self._where = {_row_key(row): (int(end) - len(row), int(end)) for row, end in zip(rows, ends, strict=True)}
 
@@ -98,7 +98,7 @@ def activations_of(
         note(
             f"activations of {len(rows)} rows below the first trained block are kept: {bytes_text(n_bytes)}, made in {compute_s:.1f} s"
         )
-    return Activations(entry, rows)
+    return Activations(entry, rows, width)
 
 
 def _budget_bytes() -> int:
@@ -113,15 +113,15 @@ def _budget_bytes() -> int:
 
 def _fill(folder: Path, rows: Rows, width: int, compute: Callable[[], Blocks]) -> None:
     ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-    path = folder / "hidden.npy"
-    kept_ND = np.lib.format.open_memmap(path, "w+", np.float32, (int(ends[-1]), width))
+    path = folder / "hidden.bin"
     began = time.perf_counter()
-    for numbers, vectors in compute():
-        for number, h_TD in zip(numbers, vectors, strict=True):
-            kept_ND[int(ends[number]) - len(h_TD) : int(ends[number])] = h_TD
+    # Written, not mapped: a disk that fills up is then an error and not a crash.
+    with path.open("wb") as file:
+        for numbers, vectors in compute():
+            for number, h_TD in zip(numbers, vectors, strict=True):
+                file.seek(4 * width * (int(ends[number]) - len(h_TD)))
+                file.write(np.ascontiguousarray(h_TD, dtype=np.float32).tobytes())
     compute_s = time.perf_counter() - began
-    kept_ND.flush()
-    del kept_ND
     (folder / "cost.json").write_text(json.dumps({"compute_s": compute_s, "read_s": _read_seconds(path)}) + "\n")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from migaki.core.errors import DamagedError
-from migaki.core.store import commit, read_json, verify
+from migaki.core.store import commit, read_json, remove, verify
 
-__all__ = ["Progress", "checkpoint_folders", "load_progress", "load_weights", "prune", "save_checkpoint", "set_aside"]
+__all__ = [
+    "PINNED",
+    "Progress",
+    "Start",
+    "checkpoint_bytes",
+    "checkpoint_folders",
+    "load_progress",
+    "load_weights",
+    "prune",
+    "save_checkpoint",
+]
+
+PINNED = "PINNED"
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
@@ -36,6 +48,10 @@ class Progress:
     loss_weight: float = 0.0
     rows_seen: int = 0
     seconds: float = 0.0
+    evaluated_step: int | None = None
+    """The last step at which the validation split was judged."""
+    history_bytes: int = 0
+    """Length of history.jsonl at this point: what stands behind it was done again."""
 
 
 def _folder(checkpoints: Path, step: int) -> Path:
@@ -66,7 +82,7 @@ def save_checkpoint(
             tensors[f"{number}.{key}"] = (
                 value.detach().contiguous() if isinstance(value, torch.Tensor) else torch.tensor(value)
             )
-    with commit(folder, {"step": progress.step}) as temporary:
+    with commit(folder, {"step": progress.step}, checkpoint_bytes(parameters)) as temporary:
         save_file({name: parameters[name].detach().contiguous() for name in names}, temporary / _WEIGHTS)
         save_file(tensors, temporary / _OPTIMIZER)
         (temporary / _STATE).write_text(
@@ -91,7 +107,7 @@ def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
             raise DamagedError(
                 f"{folder}: {name} has shape {tuple(tensor.shape)}, not {tuple(parameters[name].shape)}."
             )
-        parameters[name].copy_(tensor)
+    _copy(tensors, parameters)
 
 
 def load_progress(
@@ -116,17 +132,49 @@ def load_progress(
     return Progress(**stored["progress"]), generator_state
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint so that it is never tried again and can still be looked at."""
-    number = 0
-    while (aside := folder.with_name(f".corrupt-{folder.name}-{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    return aside
-
-
 def prune(checkpoints: Path, keep: set[int]) -> None:
-    """Remove all checkpoints but the newest and those of the given steps."""
-    for folder in checkpoint_folders(checkpoints)[1:]:
-        if int(folder.name.removeprefix("step-")) not in keep:
-            shutil.rmtree(folder)
+    """Remove all checkpoints but the newest two, those of the given steps, and those that hold a file named PINNED."""
+    for folder in checkpoint_folders(checkpoints)[2:]:
+        if int(folder.name.removeprefix("step-")) not in keep and not (folder / PINNED).exists():
+            remove(folder)
+
+
+def checkpoint_bytes(parameters: Mapping[str, torch.nn.Parameter]) -> int:
+    """Size of one checkpoint: the weights and AdamW's two numbers for each."""
+    return 3 * sum(p.numel() * p.element_size() for p in parameters.values())
+
+
+class Start:
+    """The weights before the first step, beside the run while it goes on.
+
+    They are needed once more when the run has ended, to judge the base, and can always be made again from the seed: so
+    they are no checkpoint and cost no fsync.
+    """
+
+    def __init__(self, run: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        self._path = run / ".start.safetensors"
+        self._parameters = parameters
+        save_file({name: p.detach().contiguous() for name, p in parameters.items()}, self._path)
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Within this the parameters are as they were before the first step, afterwards as they are now."""
+        now = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self.load()
+        try:
+            yield
+        finally:
+            _copy(now, self._parameters)
+
+    def load(self) -> None:
+        """Put the weights back for good."""
+        _copy(load_file(self._path), self._parameters)
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def _copy(tensors: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    for name, tensor in tensors.items():
+        parameters[name].copy_(tensor)

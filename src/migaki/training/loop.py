@@ -5,32 +5,38 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 
-from migaki.core.errors import DamagedError, NonFiniteError
+from migaki.core.cache import set_aside
+from migaki.core.errors import DamagedError, NonFiniteError, StoppedError
 from migaki.core.parts import Example, Learner, ParameterGroup
-from migaki.core.seeds import derive
-from migaki.core.store import RunFolder
+from migaki.core.seeds import derive, generator
+from migaki.core.store import RunFolder, check_space, sweep
 from migaki.core.types import Prediction, Row
 from migaki.training.checkpoint import (
     Progress,
+    Start,
+    checkpoint_bytes,
     checkpoint_folders,
     load_progress,
     load_weights,
     prune,
     save_checkpoint,
-    set_aside,
 )
+from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor
-from migaki.training.plan import epoch_steps, step_rows, token_groups
+from migaki.training.plan import epoch_steps, step_rows
 from migaki.training.schedules import rate_at
 from migaki.training.settings import Training
 
 __all__ = ["History", "Judge", "accumulate_gradients", "fit"]
+
+_SPARE_BYTES = 64 << 20
+"""For logs, predictions and the report."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class History:
     seconds: float
     reason: str
     """Why it ended: all steps done, early stopping, or nothing to train."""
+    start: Start | None
+    """The weights before the first step; None where nothing was trained."""
 
 
 def accumulate_gradients(
@@ -69,7 +77,7 @@ def accumulate_gradients(
     parts with short answers. Returns NaN or Inf as it is; the caller decides.
     """
     weight = sum(example.weight for example in examples)
-    groups = token_groups([len(e) for e in examples], max_rows=max(1, len(examples) // accumulate))
+    groups = learner.groups(examples, max(1, len(examples) // accumulate))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     total = 0.0
     for group in groups[rank::world]:
@@ -102,42 +110,57 @@ def fit(
     learning_rate: float,
     seed: int,
     monitor: Monitor | None = None,
+    interrupts: Interrupts | None = None,
 ) -> History:
     """Train on `train`, judge on `valid`, keep the best, and leave the learner holding it.
 
-    The untrained learner is judged too: where training never beats it, it is what stays.
+    The untrained learner is judged too, when first something is judged: where training never beats it, it is what
+    stays. A run folder with checkpoints is gone on with, as if nothing had happened in between.
 
     Raises:
         NonFiniteError: loss or gradient became NaN or Inf; the step's rows are in `failed_batch.jsonl` of the run, and
             the weights of the last good checkpoint are untouched.
+        StoppedError: a signal came; a checkpoint of the last whole step is there.
+        StorageError: the disk is too small for two checkpoints and the model, or became full.
     """
-    monitor = monitor or Monitor()
+    monitor, interrupts = monitor or Monitor(), interrupts or Interrupts()
     groups = learner.parameter_groups()
     parameters = {name: parameter for group in groups for name, parameter in group.named}
     if not parameters:
         scores = judge.scores(learner.predict(valid, answers=0))
-        return History(0, 0, scores, 0.0, "nothing to train")
+        return History(0, 0, scores, 0.0, "nothing to train", None)
     checkpoints = run.path / "checkpoints"
+    sweep(checkpoints)
+    # The newest two checkpoints, the best one, the one being written; the start and the model are a third of one each.
+    check_space(run.path, 5 * checkpoint_bytes(parameters) + _SPARE_BYTES)
+    start = Start(run.path, parameters)
     optimizer = _adamw(groups, training, learning_rate)
     per_epoch = epoch_steps(len(train), training.batch_size)
     progress = Progress(total_steps=min(per_epoch * training.epochs, training.max_steps or per_epoch * training.epochs))
+    passes = 0 if training.mask_tokens else -(-progress.total_steps // per_epoch)
+    settled = learner.settle(train, valid, passes, monitor.note)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
         progress = _resume(checkpoints, parameters, optimizer, progress, monitor)
+        run.truncate("history.jsonl", progress.history_bytes)
+        if not progress.history_bytes:
+            run.append("history.jsonl", {"event": "start", **settled})
         loop = _Loop(
-            learner,
-            training,
-            train,
-            valid,
-            judge,
-            run,
-            optimizer,
-            parameters,
-            learning_rate,
-            seed,
-            monitor,
-            progress,
-            per_epoch,
+            learner=learner,
+            training=training,
+            train=train,
+            valid=valid,
+            judge=judge,
+            run=run,
+            optimizer=optimizer,
+            parameters=parameters,
+            start=start,
+            learning_rate=learning_rate,
+            seed=seed,
+            monitor=monitor,
+            interrupts=interrupts,
+            progress=progress,
+            per_epoch=per_epoch,
         )
         try:
             monitor.start(progress.total_steps, progress.step)
@@ -145,10 +168,13 @@ def fit(
         finally:
             monitor.stop()
     best_step = progress.best_step or 0
-    load_weights(checkpoints / f"step-{best_step:08d}", parameters)
+    if best_step:
+        load_weights(checkpoints / f"step-{best_step:08d}", parameters)
+    else:
+        start.load()
     learner.evaluation_mode()
     run.append("history.jsonl", {"event": "stop", "reason": reason, "step": progress.step, "best_step": best_step})
-    return History(progress.step, best_step, progress.best_scores, progress.seconds, reason)
+    return History(progress.step, best_step, progress.best_scores, progress.seconds, reason, start)
 
 
 def _adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: float) -> torch.optim.AdamW:
@@ -187,7 +213,7 @@ def _resume(
     return fresh
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Loop:
     """The state of one call of `fit`."""
 
@@ -199,29 +225,59 @@ class _Loop:
     run: RunFolder
     optimizer: torch.optim.Optimizer
     parameters: Mapping[str, torch.nn.Parameter]
+    start: Start
     learning_rate: float
     seed: int
     monitor: Monitor
+    interrupts: Interrupts
     progress: Progress
     per_epoch: int
+    saved_at_s: float = field(default_factory=time.monotonic)
 
     def run_steps(self) -> str:
-        progress = self.progress
-        if progress.step == 0:
-            self._evaluate()
-        while progress.step < progress.total_steps:
-            if self.training.early_stopping and progress.evaluations_since_best >= self.training.early_stopping:
+        progress, patience = self.progress, self.training.early_stopping
+        while True:
+            # A run that was killed before its evaluation was saved does it now.
+            if self._is_due(progress.step) and progress.evaluated_step != progress.step:
+                self._until_stopped(self._evaluate)
+            if patience and progress.evaluations_since_best >= patience:
                 return f"early stopping: {progress.evaluations_since_best} evaluations without a better one"
-            self._step()
-            if self._is_due(progress.step):
-                self._evaluate()
-        return "all steps done"
+            if progress.step >= progress.total_steps:
+                return "all steps done"
+            self._until_stopped(self._step)
+            if self._checkpoint_is_due(progress.step) and not self._is_due(progress.step):
+                self._save()
+
+    def _until_stopped(self, work: Callable[[], None]) -> None:
+        """Do a step or an evaluation; where a signal has come, save what is whole and end."""
+        try:
+            work()
+            self.interrupts.check()
+        except StoppedError:
+            self._save()
+            raise
 
     def _is_due(self, step: int) -> bool:
         times = self.training.evaluations_per_epoch
+        if step == 0:
+            return False
         return (
             step == self.progress.total_steps or step * times // self.per_epoch > (step - 1) * times // self.per_epoch
         )
+
+    def _checkpoint_is_due(self, step: int) -> bool:
+        every, minutes = self.training.checkpoint_steps, self.training.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self.saved_at_s > 60 * minutes
+        return late or (every is not None and step % every == 0)
+
+    def _save(self) -> None:
+        """A checkpoint of this moment; the log up to here reaches the disk before it."""
+        progress = self.progress
+        progress.history_bytes = self.run.flushed_bytes("history.jsonl")
+        checkpoints = self.run.path / "checkpoints"
+        save_checkpoint(checkpoints, progress, self.parameters, self.optimizer, torch.get_rng_state())
+        prune(checkpoints, keep={progress.best_step or 0})
+        self.saved_at_s = time.monotonic()
 
     def _step(self) -> None:
         progress, training = self.progress, self.training
@@ -229,7 +285,8 @@ class _Loop:
         rate = rate_at(progress.step, progress.total_steps, self.learning_rate, training.schedule, training.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
-        examples = [self.train[i] for i in step_rows(len(self.train), training.batch_size, self.seed, progress.step)]
+        numbers = step_rows(len(self.train), training.batch_size, self.seed, progress.step)
+        examples = [self._example(int(number), progress.step // self.per_epoch) for number in numbers]
         self.learner.train_mode(training.dropout)
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = accumulate_gradients(self.learner, examples, training.label_smoothing, training.accumulate)
@@ -250,11 +307,19 @@ class _Loop:
             "learning_rate": rate,
             "gradient_norm": norm,
             "rows": len(examples),
+            "samples": numbers.tolist(),
             "tokens": sum(len(e) for e in examples),
             "seconds": seconds,
         }
         self.run.append("history.jsonl", facts)
         self.monitor.step(facts)
+
+    def _example(self, number: int, epoch: int) -> Example:
+        """Row `number` as epoch `epoch` sees it: a function of (seed, epoch, row), whoever computes it and when."""
+        if not self.training.mask_tokens:
+            return self.train[number]
+        randomness = generator(self.seed, "mask", epoch, number)
+        return self.learner.altered(self.train[number], self.training.mask_tokens, randomness)
 
     def _fail(self, examples: Sequence[Example], loss: float, norm: float) -> None:
         step = self.progress.step + 1
@@ -268,35 +333,29 @@ class _Loop:
         )
 
     def _evaluate(self) -> None:
-        progress = self.progress
-        began = time.monotonic()
+        if self.progress.evaluated_step is None:
+            with self.start.restored():
+                self._judge(0)
+        self._judge(self.progress.step)
+        self._save()
+
+    def _judge(self, step: int) -> None:
+        """Judge the weights as they are, which are those of `step`; evaluating never changes anything of the training."""
+        progress, began = self.progress, time.monotonic()
         self.learner.evaluation_mode()
-        scores = self.judge.scores(self.learner.predict(self.valid, answers=0))
-        if not math.isfinite(scores["loss"]):
-            # Before the checkpoint: weights that overflowed in the last step would otherwise be saved, and beat nothing.
-            raise NonFiniteError(
-                f"The validation loss is {scores['loss']} after step {progress.step}, so training stopped and the last checkpoint "
-                "holds the weights from before. "
-                + (
-                    "Lower training.learning_rate."
-                    if progress.step
-                    else "Nothing was trained yet: the model itself gives such numbers on these rows; use another one."
-                )
-            )
+        scores = self.judge.scores(self.learner.predict(self.valid, answers=0, watch=self.interrupts.check))
         best = self.judge.beats(scores, progress.best_scores)
         if best:
-            progress.best_step, progress.best_scores, progress.evaluations_since_best = progress.step, scores, 0
+            progress.best_step, progress.best_scores, progress.evaluations_since_best = step, scores, 0
         else:
             progress.evaluations_since_best += 1
+        progress.evaluated_step = step
         seconds = time.monotonic() - began
         progress.seconds += seconds
-        checkpoints = self.run.path / "checkpoints"
-        save_checkpoint(checkpoints, progress, self.parameters, self.optimizer, torch.get_rng_state())
-        prune(checkpoints, keep={progress.best_step or 0})
         facts = {
             "event": "evaluation",
-            "step": progress.step,
-            "epoch": progress.step / self.per_epoch,
+            "step": step,
+            "epoch": step / self.per_epoch,
             "loss": scores["loss"],
             "metric": self.judge.metric,
             "value": scores[self.judge.metric],

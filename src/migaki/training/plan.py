@@ -10,7 +10,7 @@ import torch
 
 from migaki.core.seeds import permutation
 
-__all__ = ["epoch_steps", "pad", "step_rows", "token_groups"]
+__all__ = ["FLAT_PADDING_COST", "epoch_steps", "pad", "step_rows", "token_groups"]
 
 GROUP_TOKENS = 8192
 """Padded tokens computed at once: bounds the memory, whatever the longest row."""
@@ -18,6 +18,9 @@ GROUP_TOKENS = 8192
 _GROUP_COST = 96
 """What starting one more group costs, in tokens' worth of work (measured on small encoders on a CPU)."""
 
+
+FLAT_PADDING_COST = 0.2
+"""What a token of padding costs where only attention sees it, in tokens' worth of work."""
 
 _GROUP_ROWS = 256
 """More rows at once gain nothing, and planning stays quick for a hundred thousand rows."""

@@ -35,10 +35,20 @@ class Training(Part):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = 0.0
     """Rate for every dropout of the base and before the head. The default is none, because drawing masks more than
     halves the speed on a CPU; null keeps the rates that the model was pretrained with."""
+    mask_tokens: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each text's tokens that are hidden behind the mask token, drawn anew in every epoch: augmentation for
+    encoders."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each target's probability that is spread over all classes or tokens."""
     evaluations_per_epoch: PositiveInt = 1
     """How often the validation split is judged; each time a checkpoint is written."""
+    checkpoint_minutes: PositiveFloat | None = 10.0
+    """Write a checkpoint at least this often, beside those at each evaluation; null: only there."""
+    checkpoint_steps: PositiveInt | None = None
+    """Write a checkpoint every so many steps as well."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the matrix products; auto: the fastest by a short measurement on this machine, see the run's
+    environment.json."""
     early_stopping: PositiveInt | None = None
     """Stop after this many evaluations without a better one; null: never."""
     keep_best_by: Literal["metric", "loss"] = "metric"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from migaki.core.cache import Cache
-from migaki.core.types import Dataset
+from migaki.core.parts import Example
+from migaki.core.types import Dataset, Row
 
-__all__ = ["Tokens", "tokenizer_fingerprint"]
+__all__ = ["Examples", "Known", "Tokens", "tokenizer_fingerprint"]
 
 _BUDGET_BYTES = 8 << 30
 _FORMAT = "1"
@@ -83,6 +84,43 @@ class Tokens:
             np.load(entry / "starts.npy"),
             np.load(targets, mmap_mode="r") if targets.is_file() else None,
         )
+
+
+class Examples(Sequence[Example]):
+    """Examples that are made when they are asked for: a million rows cost no more than their tokens on disk."""
+
+    def __init__(self, n: int, example: Callable[[int], Example]) -> None:
+        self._n, self._example = n, example
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, at: int) -> Example: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Example]: ...
+    def __getitem__(self, at: int | slice) -> Example | list[Example]:
+        if isinstance(at, slice):
+            return [self._example(i) for i in range(*at.indices(self._n))]
+        if not -self._n <= at < self._n:
+            raise IndexError(at)
+        return self._example(at % self._n)
+
+
+class Known:
+    """The tokens of the splits at hand, so that judging a split again does not tokenise it again."""
+
+    def __init__(self, size: int = 4) -> None:
+        self._size = size
+        self._found: list[tuple[Sequence[Row], Tokens]] = []
+
+    def add(self, rows: Sequence[Row], tokens: Tokens) -> Tokens:
+        self._found = [*self._found[1 - self._size :], (rows, tokens)]
+        return tokens
+
+    def find(self, rows: Sequence[Row]) -> Tokens | None:
+        """The tokens of this very sequence of rows."""
+        return next((tokens for known, tokens in self._found if known is rows), None)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

@@ -1,0 +1,180 @@
+"""Kill, starve and damage real trainings, and compare what they end with.
+
+    python -m durability.faults --kills 200        from the folder `tests`, or `make faults`
+
+Every training here is a child that was forked after the heavy imports, so a kill costs a fraction of a second. A run
+that was killed is given the same command again until it finishes; then every file that does not hold a time must be
+the one of the run that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import migaki
+from migaki.training.checkpoint import checkpoint_folders
+from tiny import chat_rows, labelled_rows, save_decoder, save_encoder, write_rows
+
+WORKLOADS = ("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen")
+_TIMES = ("seconds", "train_seconds", "peak_bytes")
+
+
+def prepare(folder: Path) -> Path:
+    """Models and rows that all workloads share; the folder itself comes back."""
+    save_encoder(folder / "encoder", dropout=0.1)
+    save_decoder(folder / "decoder")
+    write_rows(folder / "labelled.jsonl", labelled_rows(72))
+    write_rows(folder / "chats.jsonl", chat_rows(40))
+    return folder
+
+
+def recipe(workload: str, folder: Path) -> dict[str, Any]:
+    """Small trainings with everything random switched on: dropout, masks, adapters."""
+    training = {"epochs": 3, "batch_size": 4, "learning_rate": 3e-3, "checkpoint_steps": 3, "evaluations_per_epoch": 2}
+    labelled = {
+        "task": {"kind": "classify_text", "head": "random"},
+        "model": str(folder / "encoder"),
+        "data": {"train": str(folder / "labelled.jsonl")},
+    }
+    if workload == "encoder-full":
+        return {**labelled, "method": "full", "training": {**training, "dropout": 0.1, "accumulate": 2}}
+    if workload == "encoder-masked":
+        return {**labelled, "method": {"kind": "lora", "rank": 2}, "training": {**training, "mask_tokens": 0.3}}
+    if workload == "encoder-frozen":
+        return {**labelled, "method": {"kind": "frozen", "blocks": 1}, "training": {**training, "dropout": None}}
+    return {
+        "task": {"kind": "generate", "max_new_tokens": 6, "generated_rows": 2},
+        "model": str(folder / "decoder"),
+        "data": {"train": str(folder / "chats.jsonl")},
+        "method": {"kind": "lora", "rank": 2, "dropout": 0.2},
+        "training": {**training, "early_stopping": 5},
+    }
+
+
+def forked(work: Callable[[], object], kill_after_s: float | None = None, number: int = signal.SIGKILL) -> int:
+    """Do the work in a child, killed after a while if asked; its exit status as `os.waitstatus_to_exitcode` gives it."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            work()
+            code = 0
+        except migaki.MigakiError as error:
+            print(f"    {type(error).__name__}: {error}", file=sys.stderr)
+            code = error.exit_code
+        finally:
+            os._exit(code)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(pid, number)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def trained(workload: str, folder: Path, runs: Path) -> Callable[[], object]:
+    return lambda: migaki.train(recipe(workload, folder), runs=runs)
+
+
+def outcome(runs: Path) -> dict[str, bytes]:
+    """Everything that the only run of a folder holds, times left out, by file."""
+    (run,) = (path for path in runs.iterdir() if (path / "state.json").is_file())
+    newest = f"checkpoints/{checkpoint_folders(run / 'checkpoints')[0].name}/"
+    found = {}
+    for path in sorted(p for p in run.rglob("*") if p.is_file()):
+        name = path.relative_to(run).as_posix()
+        if name in ("MANIFEST.json", "report.html", "environment.json", "state.json", ".lock"):
+            continue  # hashes and prints of the others, or facts about the machine
+        if name.endswith("MANIFEST.json"):
+            continue
+        if name.startswith("checkpoints/") and not name.startswith(newest):
+            continue  # which older ones are left depends on when somebody stopped it
+        data = path.read_bytes()
+        if path.suffix == ".json":
+            data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+        elif name == "history.jsonl":
+            data = "\n".join(
+                json.dumps(_timeless(json.loads(line)), sort_keys=True) for line in data.splitlines()
+            ).encode()
+        found[name] = data
+    return found
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(item) for key, item in value.items() if key not in (*_TIMES, "history_bytes")}
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def differences(reference: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
+    """Names of the files that are not the same."""
+    return sorted(name for name in reference.keys() | found.keys() if reference.get(name) != found.get(name))
+
+
+class Undisturbed:
+    """The run of a workload that nothing happened to, and how long it took."""
+
+    def __init__(self, workload: str, folder: Path) -> None:
+        runs = folder / f"reference-{workload}"
+        began = time.monotonic()
+        assert forked(trained(workload, folder, runs)) == 0
+        self.seconds = time.monotonic() - began
+        self.files = outcome(runs)
+
+
+def killed_run(
+    workload: str, folder: Path, reference: Undisturbed, kills: int, dice: random.Random
+) -> tuple[int, list[str]]:
+    """One run, killed so many times and then left alone: kills that hit it while it worked, and the files that differ."""
+    runs = Path(tempfile.mkdtemp(prefix="killed-", dir=folder))
+    hits = 0
+    for _ in range(kills):
+        code = forked(trained(workload, folder, runs), kill_after_s=dice.uniform(0.02, 1.05 * reference.seconds))
+        hits += code == -signal.SIGKILL
+        if code == 0:
+            break
+    else:
+        assert forked(trained(workload, folder, runs)) == 0
+    odd = differences(reference.files, outcome(runs))
+    if not odd:
+        shutil.rmtree(runs)
+    return hits, odd
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200, help="kills that hit, over all workloads (default: 200)")
+    parser.add_argument("--each", type=int, default=4, help="kills of one run before it is left to finish (default: 4)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    dice = random.Random(arguments.seed)
+    folder = prepare(Path(tempfile.mkdtemp(prefix="migaki-faults-")))
+    os.environ["MIGAKI_CACHE"] = str(folder / "cache")
+    references = {workload: Undisturbed(workload, folder) for workload in WORKLOADS}
+    hits, runs, odd = dict.fromkeys(WORKLOADS, 0), 0, 0
+    while sum(hits.values()) < arguments.kills:
+        workload = WORKLOADS[runs % len(WORKLOADS)]
+        hit, differing = killed_run(workload, folder, references[workload], arguments.each, dice)
+        hits[workload] += hit
+        runs += 1
+        if differing:
+            odd += 1
+            print(f"{workload}: {differing} differ", flush=True)
+    print(json.dumps({"kills": hits, "runs": runs, "runs_that_differ": odd}))
+    return 1 if odd else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
