@@ -22,6 +22,8 @@ from migaki.core.types import shorten
 __all__ = ["apply_settings", "dump_yaml", "nearest", "parse_value", "parse_yaml", "problems_of"]
 
 _MAX_YAML_CHARACTERS = 1 << 20
+_MAX_DEPTH = 100
+"""Values inside values. PyYAML's time grows with the square of it: 200 kB of brackets took minutes."""
 _MAX_DIGITS = 400
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -88,9 +90,13 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
         raise RecipeError([Problem(source, what)], source)
     problems: list[Problem] = []
     lines: Lines = {}
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             where = f"{source}:{event.start_mark.line + 1}" if event.start_mark else source
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise RecipeError([Problem(where, "is nested too deeply for a recipe; write it flatter.")], source)
             anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
             if anchor is not None:
                 # Aliases can blow up a small file beyond all memory, and a recipe has no use for them.
@@ -112,8 +118,6 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
             [Problem(where, f"is not valid YAML ({what}). Look at the indentation and the colons on this line.")],
             source,
         ) from None
-    except RecursionError:
-        raise RecipeError([Problem(source, "is nested too deeply for a recipe.")], source) from None
     values = None if node is None else _build(node, (), lines, problems, source)
     if problems:
         raise RecipeError(problems, source)
@@ -308,7 +312,7 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
 
 
 class _Quoted(str):
-    """A text that would be read as a number or a word if it stood there plain."""
+    """A text that would be read as something else if it stood there plain."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -332,9 +336,14 @@ _Dumper.add_representer(float, _represent_float)
 
 def _quoted(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _quoted(item) for key, item in value.items()}
+        return {_escaped(str(key)): _quoted(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_quoted(item) for item in value]
-    if isinstance(value, str) and not isinstance(_scalar(value), str):
-        return _Quoted(value)
+    if isinstance(value, str):
+        return _escaped(value) if isinstance(_scalar(value), str) else _Quoted(value)
     return value
+
+
+def _escaped(text: str) -> str:
+    """A text with line breaks or controls as one line of escapes: YAML folds U+0085 and its like into spaces."""
+    return text if text.isprintable() else _Quoted(text)
