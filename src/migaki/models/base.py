@@ -20,7 +20,7 @@ from migaki.core.errors import DamagedError, ModelError
 from migaki.core.store import commit, file_sha256, sweep, verify
 from migaki.models.reference import Located, cache_folder, check_folder
 
-__all__ = ["Base", "load_base", "quiet_transformers", "weights_fingerprint"]
+__all__ = ["Base", "converted", "load_base", "quiet_transformers", "weights_fingerprint"]
 
 _UNLIMITED = 10**6
 """Tokenizers without a limit store 1e30; anything above this counts as none."""
@@ -73,7 +73,7 @@ def load_base(located: Located, role: Literal["encoder", "decoder"]) -> Base:
         ModelError: the architecture is unknown, the weights do not fit it, or it is not of the wanted role.
     """
     quiet_transformers()
-    folder, manifest = _converted(located.gguf) if located.gguf else (located.folder, None)
+    folder, manifest = converted(located.gguf) if located.gguf else (located.folder, None)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         loaded: Any = (AutoModelForCausalLM if role == "decoder" else AutoModel).from_pretrained(
@@ -139,7 +139,7 @@ def _pooling(folder: Path) -> str | None:
     return None
 
 
-def _converted(gguf: Path) -> tuple[Path, dict[str, Any]]:
+def converted(gguf: Path) -> tuple[Path, dict[str, Any]]:
     """The cached folder of a GGUF file, made on first use, and its manifest, every file checked against it.
 
     The key is the file's sha256, so an edit is a new entry.

@@ -1,0 +1,59 @@
+"""The work that is compared: real sentences of chatterbot-corpus, made into chats and texts of stated lengths.
+
+Every side gets the same files, so that only the training differs. Source: PyPI chatterbot-corpus (BSD).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from importlib.metadata import files
+from pathlib import Path
+
+import yaml
+
+CHAT_ROWS, TEXT_ROWS, TEST_ROWS = 500, 3000, 200
+CLASSES = 16
+
+
+def conversations() -> dict[str, list[list[str]]]:
+    """Topic -> conversations, each a list of sentences."""
+    found: dict[str, list[list[str]]] = {}
+    for file in files("chatterbot-corpus") or []:
+        if file.match("chatterbot_corpus/data/english/*.yml"):
+            content = yaml.safe_load(Path(str(file.locate())).read_text(encoding="utf-8"))
+            said = [[str(s).strip() for s in talk if s] for talk in content["conversations"] if isinstance(talk, list)]
+            found[file.stem] = [talk for talk in said if len(talk) > 1]
+    return dict(sorted(found.items()))
+
+
+def write(folder: Path) -> None:
+    """`chats.jsonl`, `chats-test.jsonl`, `texts.jsonl`, `texts-test.jsonl`."""
+    dice = random.Random(0)
+    topics = conversations()
+    chats = [
+        {"messages": [{"role": "user", "content": talk[0]}, {"role": "assistant", "content": answer}]}
+        for talks in topics.values()
+        for talk in talks
+        for answer in talk[1:]
+        if 20 <= len(answer) <= 300
+    ]
+    dice.shuffle(chats)
+    _write(folder / "chats.jsonl", chats[:CHAT_ROWS])
+    _write(folder / "chats-test.jsonl", chats[CHAT_ROWS : CHAT_ROWS + TEST_ROWS // 4])
+    largest = sorted(topics, key=lambda topic: -len(topics[topic]))[:CLASSES]
+    texts = []
+    for number in range(TEXT_ROWS + TEST_ROWS):
+        topic = largest[number % CLASSES]
+        # Sentences of one topic, until the text has the length that was drawn for it (median about 84 tokens).
+        length, words = dice.lognormvariate(4.15, 0.5), []
+        while len(words) < length:
+            words += " ".join(dice.choice(topics[topic])).split()
+        texts.append({"text": " ".join(words[: int(length) + 1]), "label": topic})
+    dice.shuffle(texts)
+    _write(folder / "texts.jsonl", texts[:TEXT_ROWS])
+    _write(folder / "texts-test.jsonl", texts[TEXT_ROWS:])
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
