@@ -21,6 +21,7 @@ def _version(package: str) -> str | None:
 
 
 def cpu_name() -> str:
+    """The processor's name, or only its architecture where the system does not tell more."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             for line in file:

@@ -22,7 +22,6 @@ from migaki.run import Run, base_of, evaluate_learner
 from migaki.tasks.lengths import truncation_finding
 from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor, peak_bytes
-from migaki.training.precision import measured_precision
 from migaki.unfinished import open_or_create
 
 __all__ = ["train"]
@@ -58,6 +57,9 @@ def train(
     parse_yaml(written, "recipe.yaml")
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
     _note_findings(splits.findings, monitor)
+    # Torch takes seconds to import: faults of recipe and data are told before.
+    from migaki.training.precision import measured_precision
+
     base = base_of(recipe.model, recipe.task.base_role, runs)
     learner = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
     # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from migaki.core.codec import parse_yaml
-from migaki.core.errors import UsageError
+from migaki.core.errors import DamagedError, RecipeError, UsageError
 from migaki.core.store import RunFolder, list_runs, open_run, read_json
 
 __all__ = ["open_or_create"]
@@ -51,11 +51,17 @@ def open_or_create(
         return _taken_up(run, note)
     if not new:
         for run in reversed(list_runs(runs)):
-            state = run.state()
+            try:
+                state = run.state()
+                changed = _changes(run, files) if state["state"] != "finished" else []
+            except (DamagedError, RecipeError) as error:
+                # Another run's damage is no reason to refuse this one.
+                note(f"run {run.id} is passed over, because it is damaged: {error}")
+                continue
             # What ended in NaN would end there again; everything else can go on.
             if state["state"] == "finished" or state.get("error") == "NonFiniteError":
                 continue
-            if not (changed := _changes(run, files)):
+            if not changed:
                 return _taken_up(run, note)
             if all(change.startswith(("the rows", "the weights")) for change in changed):
                 note(f"run {run.id} is unfinished but stays so: {'; '.join(changed)}")
@@ -73,7 +79,10 @@ def _taken_up(run: RunFolder, note: Callable[[str], None]) -> RunFolder:
 
 def _changes(run: RunFolder, files: Mapping[str, str]) -> list[str]:
     """What differs between the run and what a new one would be; empty where it is the same work."""
-    old = (run.path / "recipe.yaml").read_text(encoding="utf-8")
+    try:
+        old = (run.path / "recipe.yaml").read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        raise DamagedError(f"{run.path / 'recipe.yaml'} is missing or unreadable.") from None
     if old != files["recipe.yaml"]:
         before, now = (_flat(parse_yaml(text, "recipe.yaml")[0]) for text in (old, files["recipe.yaml"]))
         keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -204,6 +204,7 @@ def new_classifier(base: Base, task: ClassifyText, train: Dataset, seed: int) ->
 
 
 def restore_classifier(base: Base, task: ClassifyText, folder: Path) -> TextClassifier:
+    """The classifier of a saved run: its label map, pooling, length limit and head over the given backbone."""
     state = read_json(folder / _STATE_FILE)
     task = task.model_copy(update={"pooling": state["pooling"], "max_length": state["max_length"]})
     network = TextClassifier(base, task, state["labels"], state["class_weights"])
