@@ -25,7 +25,7 @@ def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen
     )
 
 
-def finish(*processes: subprocess.Popen[str], timeout_s: float = 120) -> list[str]:
+def finish(*processes: subprocess.Popen[str], timeout_s: float = 300) -> list[str]:
     """Their standard output, in order; a process that failed fails the test with what it said."""
     ended = []
     try:

@@ -165,13 +165,16 @@ def test_parameters_in_another_order_are_refused(tmp_path: Path) -> None:
         load_progress(folder, turned, torch.optim.AdamW(turned.values()))
 
 
-def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
-    for step in (0, 2, 4, 6, 10):
+def test_pruning_keeps_the_newest_two_the_best_and_what_is_pinned(tmp_path: Path) -> None:
+    """Two, so that there is one to go on from where the newest turns out to be damaged."""
+    for step in (0, 2, 4, 6, 8, 10):
         saved(tmp_path, step)
+    (tmp_path / "step-00000004" / "PINNED").touch()
     prune(tmp_path, keep={2})
-    assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["step-00000010", "step-00000002"]
+    assert [int(folder.name[-2:]) for folder in checkpoint_folders(tmp_path)] == [10, 8, 4, 2]
+    (tmp_path / "step-00000004" / "PINNED").unlink()
     prune(tmp_path, keep={10})
-    assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["step-00000010"]
+    assert [int(folder.name[-2:]) for folder in checkpoint_folders(tmp_path)] == [10, 8]
 
 
 def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path: Path) -> None:
@@ -181,7 +184,7 @@ def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path: Path) 
         os.utime(saved(tmp_path, step), (10**9 - step, 10**9 - step))
     assert [folder.name[-3:] for folder in checkpoint_folders(tmp_path)] == ["100", "010", "009"]
     prune(tmp_path, keep=set())
-    assert [folder.name[-3:] for folder in checkpoint_folders(tmp_path)] == ["100"]
+    assert [folder.name[-3:] for folder in checkpoint_folders(tmp_path)] == ["100", "010"]
 
 
 def test_what_was_set_aside_is_kept_and_never_tried_again(tmp_path: Path) -> None:

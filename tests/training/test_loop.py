@@ -35,6 +35,12 @@ class Number:
     def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup([("w", self.w)], decays=False)] if self.trains else []
 
+    def settle(self, train: Any, valid: Any, passes: int, note: Any) -> dict[str, Any]:
+        return {"path": "number"}
+
+    def groups(self, examples: Sequence[Any], max_rows: int) -> list[list[int]]:
+        return [list(range(i, min(i + max_rows, len(examples)))) for i in range(0, len(examples), max_rows)]
+
     def loss(self, examples: Sequence[Any], label_smoothing: float) -> torch.Tensor:
         assert self.modes[-1] == "training"
         return sum(((self.w - e.target).square().sum() * e.weight for e in examples), torch.zeros(()))
@@ -234,7 +240,28 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(run: RunF
 def test_a_validation_loss_that_is_not_finite_stops_before_it_is_saved(run: RunFolder) -> None:
     with pytest.raises(NonFiniteError, match="after step 1"):
         trained_number(run, dictated([1.0, float("nan")], "loss", "min"), Rows([1.0]), epochs=3)
-    assert [folder.name for folder in checkpoint_folders(run.path / "checkpoints")] == ["step-00000000"]
+    assert checkpoint_folders(run.path / "checkpoints") == []
+
+
+def test_a_checkpoint_between_evaluations_is_never_made_of_weights_that_overflowed(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third step leaves an infinite weight; its checkpoint would be what a resumed run goes on from."""
+    step, done = torch.optim.AdamW.step, []
+
+    def overflowing(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        done.append(step(self, closure))
+        if len(done) == 3:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(torch.inf)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflowing)
+    with pytest.raises(NonFiniteError, match="after step 3"):
+        trained_number(run, dictated([1.0] * 9), Rows([1.0] * 8), epochs=1, checkpoint_steps=1)
+    assert [folder.name for folder in checkpoint_folders(run.path / "checkpoints")] == [
+        "step-00000002",
+        "step-00000001",
+    ]
 
 
 def test_a_model_that_starts_with_nan_is_told_to_be_the_cause(run: RunFolder) -> None:
@@ -307,9 +334,10 @@ def test_the_monitor_hears_of_every_step_and_evaluation_and_of_the_end(run: RunF
     fit(Number(), training, Rows([1.0, 2.0]), (), judge, run, learning_rate=0.1, seed=0, monitor=listening)  # type: ignore[arg-type]
     assert heard == [
         ("start", 2, 0),
-        ("evaluation", 0, True),
         ("step", 1),
         ("step", 2),
+        # The untrained model is judged when first there is something to compare it with.
+        ("evaluation", 0, True),
         ("evaluation", 2, True),
         "stop",
     ]

@@ -273,6 +273,12 @@ class _Loop:
     def _save(self) -> None:
         """A checkpoint of this moment; the log up to here reaches the disk before it."""
         progress = self.progress
+        overflowed = [name for name, p in self.parameters.items() if not bool(p.isfinite().all())]
+        if overflowed:
+            raise NonFiniteError(
+                f"{len(overflowed)} of {len(self.parameters)} trained tensors hold NaN or Inf after step {progress.step} "
+                f"(first: {overflowed[0]}), so no checkpoint was made of them. Lower training.learning_rate."
+            )
         progress.history_bytes = self.run.flushed_bytes("history.jsonl")
         checkpoints = self.run.path / "checkpoints"
         save_checkpoint(checkpoints, progress, self.parameters, self.optimizer, torch.get_rng_state())
@@ -344,6 +350,16 @@ class _Loop:
         progress, began = self.progress, time.monotonic()
         self.learner.evaluation_mode()
         scores = self.judge.scores(self.learner.predict(self.valid, answers=0, watch=self.interrupts.check))
+        if not math.isfinite(scores["loss"]):
+            # Weights can overflow in the last step, where no later loss would tell; and nothing ever beats a NaN.
+            remedy = (
+                "Lower training.learning_rate."
+                if step
+                else "Nothing was trained yet: the model itself gives such numbers on these rows; use another one."
+            )
+            raise NonFiniteError(
+                f"The validation loss is {scores['loss']} after step {step}, so training stopped. {remedy}"
+            )
         best = self.judge.beats(scores, progress.best_scores)
         if best:
             progress.best_step, progress.best_scores, progress.evaluations_since_best = step, scores, 0
