@@ -104,7 +104,7 @@ def test_more_targets_than_are_computed_at_once_give_the_same_loss(base, monkeyp
     rows = conversations(9)
     examples = made.encode(rows)
     whole, predicted = float(made.loss(examples, 0.0)), [p.loss for p in made.predict(rows.rows, answers=0)]
-    monkeypatch.setattr("migaki.tasks.text_generator._POSITIONS_AT_ONCE", 3)
+    monkeypatch.setattr("migaki.models.head._NUMBERS_AT_ONCE", 3 * made.backbone.config.vocab_size)
     assert float(made.loss(examples, 0.0)) == pytest.approx(whole, rel=1e-6)
     assert [p.loss for p in made.predict(rows.rows, answers=0)] == pytest.approx(predicted, rel=1e-6)
 
