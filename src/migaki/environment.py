@@ -45,6 +45,6 @@ def describe_environment() -> dict[str, Any]:
         "cores": cores,
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "device": "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
     }

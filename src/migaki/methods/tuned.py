@@ -131,6 +131,11 @@ class TunedLearner:
     def compute_in(self, dtype: torch.dtype) -> None:
         """Matrix products in this format from now on; the trained weights stay float32."""
         self._dtype = dtype
+        if dtype == torch.bfloat16 and self.network.device.type == "cuda":
+            # What is frozen is only ever read in this format, so it need not be kept in a wider one.
+            for module in self.network.backbone.modules():
+                if isinstance(module, nn.Linear) and not module.weight.requires_grad:
+                    module.to(dtype)
 
     def _formats(self) -> torch.autocast:
         return torch.autocast(self.network.device.type, self._dtype, enabled=self._dtype != torch.float32)

@@ -20,7 +20,7 @@ from migaki.core.errors import DamagedError, ModelError
 from migaki.core.store import commit, file_sha256, sweep, verify
 from migaki.models.reference import Located, cache_folder, check_folder
 
-__all__ = ["Base", "converted", "load_base", "quiet_transformers", "weights_fingerprint"]
+__all__ = ["Base", "best_device", "converted", "load_base", "quiet_transformers", "weights_fingerprint"]
 
 _UNLIMITED = 10**6
 """Tokenizers without a limit store 1e30; anything above this counts as none."""
@@ -100,9 +100,15 @@ def load_base(located: Located, role: Literal["encoder", "decoder"]) -> Base:
         )
     model.requires_grad_(False)
     model.train(False)
+    model.to(best_device())
     return Base(
         model, tokenizer, located.reference, weights_fingerprint(folder, manifest), located.licence, _pooling(folder)
     )
+
+
+def best_device() -> torch.device:
+    """The first CUDA device where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _first_line(error: Exception) -> str:

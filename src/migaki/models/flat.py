@@ -11,7 +11,7 @@ whose parts are not laid out as expected has no flat form and runs as transforme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["FlatDecoder", "FlatEncoder", "Line", "flat_decoder", "flat_encoder", "take"]
 
@@ -184,6 +185,8 @@ class FlatDecoder:
         config = body.config.get_text_config()
         self.n_heads = config.num_attention_heads
         self.n_groups = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.recompute = False
+        """Keep only what enters each block, for less memory and a third more time."""
         self.head_width = getattr(config, "head_dim", None) or config.hidden_size // self.n_heads
 
     @property
@@ -203,26 +206,35 @@ class FlatDecoder:
         The last block computes keys and values of all tokens, everything else of the wanted ones only.
         """
         cos_1NE, sin_1NE = self.body.rotary_emb(h_ND[None], position_ids=line.positions_N[None])
-        cos_NE, sin_NE = cos_1NE[0], sin_1NE[0]
+        turn = cos_1NE[0], sin_1NE[0]
         end = len(self.layers) if last is None else last
         for number in range(first, end):
-            layer = self.layers[number]
-            attention, x_ND = layer.self_attn, _rms_norm(layer.input_layernorm, h_ND)
-            q_NHE = self._heads(attention, "q", x_ND, self.n_heads)
-            k_NGE = self._heads(attention, "k", x_ND, self.n_groups)
-            v_NGE = attention.v_proj(x_ND).view(-1, self.n_groups, self.head_width)
-            seen_NX = self._attend(
-                attention, _rotate(q_NHE, cos_NE, sin_NE), _rotate(k_NGE, cos_NE, sin_NE), v_NGE, line
-            )
-            if last is None and number == end - 1 and wanted_P is not None:
-                seen_NX, h_ND = take(seen_NX, wanted_P), take(h_ND, wanted_P)
-            h_ND = h_ND + attention.o_proj(seen_NX)
-            h_ND = h_ND + _feed_forward(layer.mlp, _rms_norm(layer.post_attention_layernorm, h_ND))
+            # The last block's answer is only asked for where it counts.
+            wanted = wanted_P if last is None and number == end - 1 else None
+            h_ND = _remembering(self.recompute, self._block, self.layers[number], h_ND, line, turn, wanted)
         if last is not None:
             return h_ND
         if first >= end and wanted_P is not None:
             h_ND = take(h_ND, wanted_P)
         return _rms_norm(self.body.norm, h_ND)
+
+    def _block(
+        self,
+        layer: Any,
+        h_ND: torch.Tensor,
+        line: Line,
+        turn: tuple[torch.Tensor, torch.Tensor],
+        wanted_P: torch.Tensor | None,
+    ) -> torch.Tensor:
+        attention, x_ND = layer.self_attn, _rms_norm(layer.input_layernorm, h_ND)
+        q_NHE = _rotate(self._heads(attention, "q", x_ND, self.n_heads), *turn)
+        k_NGE = _rotate(self._heads(attention, "k", x_ND, self.n_groups), *turn)
+        v_NGE = attention.v_proj(x_ND).view(-1, self.n_groups, self.head_width)
+        seen_NX = self._attend(attention, q_NHE, k_NGE, v_NGE, line)
+        if wanted_P is not None:
+            seen_NX, h_ND = take(seen_NX, wanted_P), take(h_ND, wanted_P)
+        h_ND = h_ND + attention.o_proj(seen_NX)
+        return h_ND + _feed_forward(layer.mlp, _rms_norm(layer.post_attention_layernorm, h_ND))
 
     def _heads(self, attention: Any, name: str, x_ND: torch.Tensor, n: int) -> torch.Tensor:
         x_NHE = getattr(attention, f"{name}_proj")(x_ND).view(-1, n, self.head_width)
@@ -266,6 +278,7 @@ class FlatEncoder:
 
     def __init__(self, body: Any) -> None:
         self.body = body
+        self.recompute = False
         # RoBERTa counts positions from the number behind its pad token's.
         padding = body.embeddings.padding_idx if hasattr(body.embeddings, "padding_idx") else None
         self.first_position = 0 if padding is None or type(body).__name__ == "BertModel" else padding + 1
@@ -289,19 +302,41 @@ class FlatEncoder:
         padding = line.padding(h_ND.device)
         end = len(self.layers) if last is None else last
         for number in range(first, end):
-            layer = self.layers[number]
-            own = layer.attention.self
-            shape = (-1, own.num_attention_heads, own.attention_head_size)
-            q, k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.query, own.key, own.value))
-            seen_BHTE = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=padding, dropout_p=own.dropout.p if own.training else 0.0, scale=own.scaling
-            )
-            seen_ND = line.gathered(seen_BHTE.transpose(1, 2)).flatten(1)
-            if last is None and number == end - 1 and wanted_P is not None:
-                seen_ND, h_ND = take(seen_ND, wanted_P), take(h_ND, wanted_P)
-            h_ND = layer.attention.output(seen_ND, h_ND)
-            h_ND = layer.output(layer.intermediate(h_ND), h_ND)
+            wanted = wanted_P if last is None and number == end - 1 else None
+            h_ND = _remembering(self.recompute, self._block, self.layers[number], h_ND, line, padding, wanted)
         return take(h_ND, wanted_P) if last is None and first >= end and wanted_P is not None else h_ND
+
+    def _block(
+        self,
+        layer: Any,
+        h_ND: torch.Tensor,
+        line: Line,
+        padding: torch.Tensor | None,
+        wanted_P: torch.Tensor | None,
+    ) -> torch.Tensor:
+        own = layer.attention.self
+        shape = (-1, own.num_attention_heads, own.attention_head_size)
+        q, k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.query, own.key, own.value))
+        seen_BHTE = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=padding, dropout_p=own.dropout.p if own.training else 0.0, scale=own.scaling
+        )
+        seen_ND = line.gathered(seen_BHTE.transpose(1, 2)).flatten(1)
+        if wanted_P is not None:
+            seen_ND, h_ND = take(seen_ND, wanted_P), take(h_ND, wanted_P)
+        h_ND = layer.attention.output(seen_ND, h_ND)
+        return layer.output(layer.intermediate(h_ND), h_ND)  # type: ignore[no-any-return]
+
+
+def _remembering(
+    recompute: bool, block: Callable[..., torch.Tensor], layer: Any, h_ND: torch.Tensor, *rest: Any
+) -> torch.Tensor:
+    """One block; with `recompute` its inner values are made again in the backward pass instead of being kept.
+
+    Source: Chen et al. 2016, arXiv:1604.06174.
+    """
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, layer, h_ND, *rest, use_reentrant=False)  # type: ignore[no-any-return]
+    return block(layer, h_ND, *rest)
 
 
 def flat_decoder(model: Any) -> FlatDecoder | None:

@@ -26,7 +26,7 @@ Pooling = Literal["mean", "cls", "last"]
 
 _ACTIVATION_BYTES = 1536 << 20
 """Memory for what a backward pass has to remember; how many tokens are computed at once follows from it."""
-_MOST_TOKENS = 8192
+_MOST_TOKENS, _MOST_TOKENS_ON_A_GPU = 8192, 65536
 _PREFIX_TOKENS = 8
 """A shorter common beginning is not worth its own attention."""
 
@@ -55,10 +55,15 @@ class Body:
 
     def tokens_at_once(self) -> int:
         """Tokens of one forward and backward pass, so that its memory stays within a bound whatever the rows are."""
+        room = _ACTIVATION_BYTES
+        if self.device.type == "cuda":
+            room = torch.cuda.mem_get_info(self.device)[0] // 2
         config = self.backbone.config.get_text_config()
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         bytes_per_token = 4 * config.num_hidden_layers * (10 * config.hidden_size + 3 * inner)
-        return int(min(_MOST_TOKENS, max(256, _ACTIVATION_BYTES // bytes_per_token)))
+        return int(
+            min(_MOST_TOKENS if self.device.type == "cpu" else _MOST_TOKENS_ON_A_GPU, max(256, room // bytes_per_token))
+        )
 
     def at(self, rows: Rows, wanted: Sequence[np.ndarray]) -> torch.Tensor:
         """Final hidden vectors (P, D) at the wanted positions of each row (rising), row after row."""
@@ -107,6 +112,8 @@ class Body:
 
     def _above(self, line: Line, rows: Rows, wanted_P: torch.Tensor | None) -> torch.Tensor:
         assert self.flat is not None
+        # Only a row too long for one pass asks for it: everything else was grouped so that it fits.
+        self.flat.recompute = len(line.ids_N) > 2 * self.tokens_at_once()
         kept_ND = self._kept(line, rows)
         if kept_ND is not None:
             return self.flat.hidden(line, kept_ND, wanted_P, first=self._cut)
