@@ -302,7 +302,6 @@ def _data_show(arguments: argparse.Namespace) -> None:
     from migaki.recipe import Recipe
 
     recipe = Recipe.from_file(arguments.recipe, arguments.set)
-    from migaki.core.types import Dataset
     from migaki.run import base_of
 
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
@@ -313,8 +312,9 @@ def _data_show(arguments: argparse.Namespace) -> None:
     for finding in splits.findings:
         print(f"{finding.level}: {finding}")
     start, end = ("\033[1;32m", "\033[0m") if sys.stdout.isatty() else ("⟦", "⟧")
-    for row in splits.train.rows[: arguments.rows]:
-        (example,) = learner.encode(Dataset("train", (row,)))
+    # All rows are encoded, because how many may be too long is a share of all.
+    for example in learner.encode(splits.train)[: arguments.rows]:
+        row = example.row
         text = "".join(f"{start}{piece}{end}" if target else piece for piece, target in learner.marked(example))
         print(f"\n{row.place}: {len(example)} tokens, {example.targets} targets\n{text}")
 

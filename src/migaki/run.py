@@ -43,8 +43,9 @@ def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Ba
         return load_base(locate(model), role)
     earlier = load(model.reference.removeprefix("run:"), runs)
     if earlier.recipe.task.base_role != role:
+        named = {"encoder": "an encoder", "decoder": "a decoder"}
         raise ModelError(
-            f"{model.reference} is a {earlier.recipe.task.base_role} ({earlier.recipe.task.kind}); this task needs a {role}."
+            f"{model.reference} is {named[earlier.recipe.task.base_role]} ({earlier.recipe.task.kind}); this task needs {named[role]}."
         )
     return earlier.as_base(model.reference)
 
