@@ -143,7 +143,7 @@ def test_a_validation_loss_that_is_not_a_number_fails_the_run(
     code = main(["train", str(path), "--runs", str(tmp_path / "runs")])
     (run,) = (tmp_path / "runs").glob("0001-*")
     assert code == 1
-    assert "validation" in capsys.readouterr().err
+    assert "The validation loss is" in capsys.readouterr().err
     assert json.loads((run / "state.json").read_text(encoding="utf-8"))["state"] == "failed"
     newest = checkpoint_folders(run / "checkpoints")[0]
     assert newest.name == "step-00000003"
