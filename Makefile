@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # same training five times slower (2 cores, load 6). Linux only; elsewhere nobody reads it.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: demo test test-slow check lock clean
+.PHONY: demo test test-slow faults bench check lock clean
 
 demo: $(VENV)/.demo  ## tune a classifier in full and a chat model for a minute, on real data
 	@printf '\n%s\n' "== The topic of a message to the help desk: quickstart.yaml =="
@@ -27,6 +27,14 @@ test: $(VENV)/.test check  ## the suite: style, types, import directions, tests
 
 test-slow: $(VENV)/.test  ## what takes minutes: the figures that the README states
 	$(BIN)/python -m pytest -m slow
+
+faults: $(VENV)/.test  ## two hundred kills at random moments, each run resumed and compared byte for byte
+	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m durability.faults --kills 200
+
+bench: $(VENV)/.demo  ## side by side with TRL and transformers' Trainer, in an environment of their own
+	test -d .venv-peers || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-peers.txt
+	GOMP_SPINCOUNT= $(BIN)/python benchmarks/bench.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff check src tests examples
