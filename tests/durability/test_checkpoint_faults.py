@@ -151,6 +151,6 @@ def test_damage_to_any_member_is_found_and_the_older_checkpoint_is_used(interrup
     monitor = Heard()
     torch.set_num_threads(1)
     migaki.train(recipe("encoder-full", folder), runs=runs, monitor=monitor)
-    assert any("damaged and set aside" in note for note in monitor.notes)
+    assert any("is damaged and set aside" in note for note in monitor.notes)
     shutil.rmtree(next(checkpoints.glob(".corrupt-*")))
     assert differences(reference.files, outcome(runs)) == []

@@ -187,8 +187,9 @@ def verify(folder: Path) -> dict[str, Any]:
         DamagedError: names the first file that is missing or differs.
     """
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    if not _is_manifest(manifest):
-        raise DamagedError(f"{folder / MANIFEST} is not a manifest; {folder} cannot be used.")
+    # The manifest is the one file without a hash of its own; `seal` ends it with a line break, so a cut shows.
+    if not _is_manifest(manifest) or not (folder / MANIFEST).read_bytes().endswith(b"}\n"):
+        raise DamagedError(f"{folder / MANIFEST} is not a whole manifest; {folder} cannot be used.")
     if manifest["format_version"] > FORMAT_VERSION:
         raise DamagedError(
             f"{folder} was written by a newer migaki (format {manifest['format_version']}, this one reads {FORMAT_VERSION})."

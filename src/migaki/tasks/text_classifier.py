@@ -243,10 +243,15 @@ def _start_from_centroids(network: TextClassifier, examples: Sequence[Example]) 
     spread = max(float(np.abs(logits_NC).mean()), 1e-12)
     scales = np.logspace(-1, 2.5, 40) / spread
 
+    # One error is counted that was not seen: rows that separate cleanly would want an endless scale, and a head that is
+    # never in doubt has no gradient left to learn from.
+    doubt = 1 / (len(examples) + 1)
+
     def cross_entropy(scale: float) -> float:
         scaled_NC = logits_NC * scale
         top_N = scaled_NC.max(1)
-        return float((np.log(np.exp(scaled_NC - top_N[:, None]).sum(1)) + top_N - scaled_NC[rows_N, labels_N]).mean())
+        wanted_N = (1 - doubt) * scaled_NC[rows_N, labels_N] + doubt * scaled_NC.mean(1)
+        return float((np.log(np.exp(scaled_NC - top_N[:, None]).sum(1)) + top_N - wanted_N).mean())
 
     scale = min(scales, key=cross_entropy)
     network.head.weight.copy_(torch.from_numpy(scale * means_CD))

@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from migaki.core.cache import set_aside
 from migaki.core.errors import DamagedError, NonFiniteError, StoppedError
 from migaki.core.parts import Example, Learner, ParameterGroup
 from migaki.core.seeds import derive, generator
-from migaki.core.store import RunFolder, check_space, sweep
+from migaki.core.store import RunFolder, check_space, sweep, verify
 from migaki.core.types import Prediction, Row
 from migaki.training.checkpoint import (
     Progress,
@@ -141,7 +142,7 @@ def fit(
     settled = learner.settle(train, valid, passes, monitor.note)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
-        progress = _resume(checkpoints, parameters, optimizer, progress, monitor)
+        progress = _resume(checkpoints, parameters, optimizer, progress, start, monitor)
         run.truncate("history.jsonl", progress.history_bytes)
         if not progress.history_bytes:
             run.append("history.jsonl", {"event": "start", **settled})
@@ -169,7 +170,7 @@ def fit(
             monitor.stop()
     best_step = progress.best_step or 0
     if best_step:
-        load_weights(checkpoints / f"step-{best_step:08d}", parameters)
+        load_weights(_checkpoint_folder(checkpoints, best_step), parameters)
     else:
         start.load()
     learner.evaluation_mode()
@@ -194,23 +195,36 @@ def _adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: 
 
 
 def _resume(
-    checkpoints: Any,
+    checkpoints: Path,
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     fresh: Progress,
+    start: Start,
     monitor: Monitor,
 ) -> Progress:
-    """The newest checkpoint that is whole, or the fresh start; a damaged one is set aside and said."""
+    """The newest checkpoint that is whole, and whose best one is too, or the fresh start; damage is set aside and said."""
     for folder in checkpoint_folders(checkpoints):
+        looked_at = folder
         try:
+            if not folder.is_dir():  # set aside a moment ago, as the best one of a newer checkpoint
+                continue
             progress, generator_state = load_progress(folder, parameters, optimizer)
+            if progress.best_step:
+                looked_at = _checkpoint_folder(checkpoints, progress.best_step)
+                verify(looked_at)
         except DamagedError as error:
-            aside = set_aside(folder)
-            monitor.note(f"A checkpoint is damaged and set aside as {aside.name}: {error}")
+            aside = set_aside(looked_at).name if looked_at.is_dir() else "nothing, for it is gone"
+            monitor.note(f"a checkpoint is damaged and set aside as {aside}: {error}")
             continue
         torch.set_rng_state(generator_state)
         return progress
+    # A checkpoint that was refused late may have left its weights here.
+    start.load()
     return fresh
+
+
+def _checkpoint_folder(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step:08d}"
 
 
 @dataclass(kw_only=True)
