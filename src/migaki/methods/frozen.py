@@ -41,7 +41,7 @@ class Frozen(Method):
         return learner
 
     def _learner(self, network: Any) -> Learner:
-        from migaki.methods.tuned import TunedLearner, blocks_of, save_trained
+        from migaki.methods.tuned import TunedLearner, blocks_of, final_norms, save_trained
 
         blocks = blocks_of(network.backbone)
         if self.blocks > len(blocks):
@@ -52,9 +52,9 @@ class Frozen(Method):
         last = blocks[len(blocks) - self.blocks :]
         for block in last:
             block.requires_grad_(True)
-        body = getattr(network.backbone, network.backbone.base_model_prefix, network.backbone)
-        if self.blocks and (norm := getattr(body, "norm", None)) is not None:
-            norm.requires_grad_(True)
+        if self.blocks:
+            for norm in final_norms(network.backbone, blocks):
+                norm.requires_grad_(True)
         if not any(p.requires_grad for p in network.parameters()):
             raise RecipeError(
                 [Problem("method.blocks", "with 0 blocks nothing of a generator is left to train; give 1 or more.")]

@@ -19,7 +19,7 @@ from migaki.core.types import Dataset, Prediction, Row
 from migaki.training.activations import activations_of
 from migaki.training.plan import FLAT_PADDING_COST, token_groups
 
-__all__ = ["TunedLearner", "blocks_of", "load_trained", "save_backbone", "save_trained"]
+__all__ = ["TunedLearner", "blocks_of", "final_norms", "load_trained", "save_backbone", "save_trained"]
 
 _COMPARED_ROWS = 2
 _TOLERANCE = 1e-3
@@ -211,6 +211,19 @@ def blocks_of(backbone: Any) -> Sequence[nn.Module]:
             [Problem("method.kind", "the blocks of this model cannot be found; use method: full or lora.")]
         )
     return list(found[0])
+
+
+# Llama, GPT-2, MPT, OPT and GPT-NeoX, Phi, ModernBERT: each with its kin.
+_FINAL_NORMS = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm", "final_norm")
+
+
+def final_norms(backbone: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """The norm that stands beside the list of blocks, by the names it goes by; an encoder of BERT's kind has none."""
+    for parent in backbone.modules():
+        beside = dict(parent.named_children())
+        if any(isinstance(m, nn.ModuleList) and list(m) == list(blocks) for m in beside.values()):
+            return [beside[name] for name in _FINAL_NORMS if name in beside]
+    return []
 
 
 def save_trained(network: Any, folder: Path) -> None:
