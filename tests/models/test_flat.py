@@ -228,6 +228,26 @@ def test_the_last_block_feeds_forward_the_wanted_tokens_only(monkeypatch: pytest
     assert seen == [15, 15, 2]
 
 
+@pytest.mark.parametrize("family", DECODERS)
+def test_norms_and_feed_forward_are_the_ones_that_remember_little(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that is never called would compute nothing wrong, only more."""
+    called: list[str] = []
+
+    def watched(name: str) -> Any:
+        plain = getattr(flat, name).apply
+
+        def apply(*arguments: Any) -> Any:
+            called.append(name)
+            return plain(*arguments)
+
+        return type(name, (), {"apply": staticmethod(apply)})
+
+    for name in ("_RmsNorm", "_SwiGlu"):
+        monkeypatch.setattr(flat, name, watched(name))
+    hidden(flat_of(body_of(family)), line_of("mixed lengths")[2])
+    assert called == [*["_RmsNorm", "_RmsNorm", "_SwiGlu"] * N_BLOCKS, "_RmsNorm"]
+
+
 def test_a_shared_prefix_stands_in_the_line_once() -> None:
     """8 + 3 + 1 + 2 tokens; the rows' own begin at 8, 11 and 12, at position 8 each."""
     _, _, line = line_of("shared prefix")

@@ -164,7 +164,8 @@ def _rms_norm(norm: nn.Module, x_ND: torch.Tensor) -> torch.Tensor:
 
 def _feed_forward(mlp: Any, x_ND: torch.Tensor) -> torch.Tensor:
     parts = {name for name, _ in mlp.named_children()}
-    if {"gate_proj", "up_proj", "down_proj"} <= parts and isinstance(mlp.act_fn, nn.SiLU):
+    # transformers has a SiLU of its own.
+    if parts == _GATED_PARTS and type(mlp.act_fn).__name__ in ("SiLU", "SiLUActivation"):
         inner_NF = _SwiGlu.apply(mlp.gate_proj(x_ND), mlp.up_proj(x_ND))  # type: ignore[no-untyped-call]
         return mlp.down_proj(inner_NF)  # type: ignore[no-any-return]
     return mlp(x_ND)  # type: ignore[no-any-return]
@@ -174,6 +175,7 @@ def _feed_forward(mlp: Any, x_ND: torch.Tensor) -> torch.Tensor:
 _PLAIN_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "SmolLM3RMSNorm")
 _DECODER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"}
+_GATED_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _ENCODERS = ("BertModel", "RobertaModel", "XLMRobertaModel")
 
 
