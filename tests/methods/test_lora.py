@@ -17,7 +17,7 @@ from torch import nn
 from learners import METHODS, base_from, conversations, labelled, prepared, rows_of, task_of, trained
 from migaki.core.errors import DamagedError, RecipeError
 from migaki.core.parts import Learner
-from migaki.methods import Lora
+from migaki.methods import Lora, adapters
 from migaki.methods.adapters import LoraLinear, adapted_layers, merge_adapters
 
 IDS_1T = torch.tensor([[5, 9, 17, 33, 8, 21]])
@@ -294,3 +294,80 @@ def test_an_adapter_is_small_and_holds_no_weight_of_the_base(tiny_encoder: Path,
     names = [name for file in tmp_path.glob("*.safetensors") for name in load_file(file)]
     assert names
     assert all("lora_" in name or name in ("weight", "bias") for name in names)
+
+
+def plain(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
+    """The formula as the paper writes it, left to autograd."""
+    return layer.base(x) + layer.scale * (x @ layer.lora_A.T) @ layer.lora_B.T  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_fused_layer_is_the_plain_formula_with_its_gradients(
+    bias: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, fused = [], adapters._FusedLora.apply
+    monkeypatch.setattr(adapters._FusedLora, "apply", lambda *given: calls.append(1) or fused(*given))
+    torch.manual_seed(0)
+    base = nn.Linear(6, 4, bias=bias).requires_grad_(False)
+    layer = LoraLinear(base, rank=3, scale=0.7, dropout=0.0, generator=torch.Generator().manual_seed(1))
+    nn.init.normal_(layer.lora_B)
+    weights = torch.randn(*shape[:-1], 4)
+    x = torch.randn(shape, requires_grad=True)
+    y = layer(x)
+    assert calls == [1]
+    assert torch.allclose(y, plain(layer, x), rtol=1e-6, atol=1e-6)
+    inputs = [x, layer.lora_A, layer.lora_B]
+    found = torch.autograd.grad((y * weights).sum(), inputs)
+    wanted = torch.autograd.grad((plain(layer, x) * weights).sum(), inputs)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.shape == theirs.shape
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    # The first layer of a model gets an input without a gradient, and a trial may hold one factor.
+    layer.lora_A.requires_grad_(False)
+    (only,) = torch.autograd.grad((layer(x.detach()) * weights).sum(), [layer.lora_B])
+    assert torch.allclose(only, wanted[2], rtol=1e-5, atol=1e-6)
+
+
+def test_the_fused_layer_leaves_what_it_was_given_as_it_was() -> None:
+    """It adds into its own output in place; a gradient that is used twice must not be added to either."""
+    base = nn.Linear(6, 4).requires_grad_(False)
+    layer = LoraLinear(base, rank=3, scale=0.7, dropout=0.0, generator=torch.Generator().manual_seed(1))
+    nn.init.normal_(layer.lora_B)
+    x = torch.randn(5, 6, requires_grad=True)
+    before, above = x.detach().clone(), torch.randn(5, 4)
+    copy = above.clone()
+    y = layer(x)
+    first = torch.autograd.grad(y, [x, layer.lora_A, layer.lora_B], above, retain_graph=True)
+    second = torch.autograd.grad(y, [x, layer.lora_A, layer.lora_B], above)
+    assert torch.equal(x.detach(), before)
+    assert torch.equal(above, copy)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("why", ["dropout", "half the digits", "the base is trained", "stored the other way round"])
+def test_where_it_cannot_be_fused_the_plain_formula_is_computed(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    def never(*given: Any) -> None:
+        raise AssertionError("fused")
+
+    monkeypatch.setattr(adapters._FusedLora, "apply", never)
+    torch.manual_seed(0)
+    turned = why == "stored the other way round"
+    base = (Conv1D(4, 6) if turned else nn.Linear(6, 4)).requires_grad_(why == "the base is trained")
+    layer = LoraLinear(base, 3, 0.7, 0.5 if why == "dropout" else 0.0, torch.Generator().manual_seed(1))
+    nn.init.normal_(layer.lora_B)
+    x = torch.randn(5, 6)
+    if why == "half the digits":
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layer(x)
+        assert torch.allclose(found.float(), plain(layer, x), rtol=0.05, atol=0.05)
+    elif why == "dropout":
+        torch.manual_seed(2)
+        found = layer(x)
+        torch.manual_seed(2)
+        dropped = nn.functional.dropout(x, 0.5)
+        assert torch.allclose(found, base(x) + 0.7 * (dropped @ layer.lora_A.T) @ layer.lora_B.T, atol=1e-6)
+    else:
+        assert torch.allclose(layer(x), plain(layer, x), atol=1e-6)
