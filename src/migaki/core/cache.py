@@ -7,13 +7,13 @@ the longest time make room for new ones.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from migaki.core.errors import DamagedError
-from migaki.core.store import commit, sweep, verify
+from migaki.core.store import commit, remove, sweep, verify
 
 __all__ = ["Cache", "cache_folder", "set_aside"]
 
@@ -53,7 +53,8 @@ class Cache:
             try:
                 verify(entry)
             except DamagedError:
-                set_aside(entry)
+                with contextlib.suppress(FileNotFoundError):  # another process removed it while it was read
+                    set_aside(entry)
                 return None
             _checked.add(entry)
         self._touch(entry)
@@ -87,7 +88,8 @@ class Cache:
         """Remove an entry, if it is there."""
         entry = self.folder / key
         _checked.discard(entry)
-        shutil.rmtree(entry, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process was quicker, or the cache is only readable
+            remove(entry)
 
     def _entries(self) -> list[Path]:
         if not self.folder.is_dir():

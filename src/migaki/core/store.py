@@ -171,9 +171,16 @@ def commit(folder: Path, facts: Mapping[str, Any] | None = None, needs_bytes: in
             seal(temporary, facts or {})
             for sub in (p for p in temporary.rglob("*") if p.is_dir()):
                 _fsync(sub)
-            if folder.exists():
+            there = folder.exists()
+            try:
+                if not there:
+                    temporary.rename(folder)
+            except OSError as error:  # a process that was quicker by less than the look above takes
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                there = True
+            if there:
                 raise FileExistsError(errno.EEXIST, "already committed", str(folder))
-            temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
