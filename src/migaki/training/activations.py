@@ -80,7 +80,7 @@ def activations_of(
     if entry is None:
         n_tokens = sum(len(row) for row in rows)
         n_bytes = 4 * width * n_tokens
-        if passes < 2:
+        if passes < 2 or not rows:
             return None
         if n_bytes > budget:
             note(
