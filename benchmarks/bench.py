@@ -27,7 +27,7 @@ DRIFT = 0.10
 # work -> (steps, [(side, variant)])
 WORKS = {
     "chat-lora": (
-        8,
+        6,
         [
             ("migaki", "with-prefix"),
             ("migaki", "without-prefix"),
