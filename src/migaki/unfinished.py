@@ -9,7 +9,7 @@ from typing import Any
 
 from migaki.core.codec import parse_yaml
 from migaki.core.errors import DamagedError, RecipeError, UsageError
-from migaki.core.store import RunFolder, list_runs, open_run, read_json
+from migaki.core.store import RunFolder, list_runs, open_run, read_json, sweep
 
 __all__ = ["open_or_create"]
 
@@ -70,6 +70,7 @@ def open_or_create(
 
 def _taken_up(run: RunFolder, note: Callable[[str], None]) -> RunFolder:
     run.lock()
+    sweep(run.path)  # what the killed process was writing
     state = run.state()
     how = {"stopped": "was stopped", "failed": "had failed"}.get(state["state"], "was interrupted")
     note(f"going on with run {run.id}, which {how}; --new starts afresh")
@@ -86,7 +87,8 @@ def _changes(run: RunFolder, files: Mapping[str, str]) -> list[str]:
     if old != files["recipe.yaml"]:
         before, now = (_flat(parse_yaml(text, "recipe.yaml")[0]) for text in (old, files["recipe.yaml"]))
         keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        return [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys]
+        if keys:
+            return [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys]
     changed = []
     data, new_data = read_json(run.path / "data.json")["splits"], json.loads(files["data.json"])["splits"]
     changed += [
