@@ -29,7 +29,7 @@ def main() -> None:
         model=options.model,
         data={"train": rows[:-TEST_ROWS], "valid": 0.2, "test": rows[-TEST_ROWS:]},
         method={"kind": "lora", "rank": 8},
-        training={"epochs": options.steps, "max_steps": options.steps, "learning_rate": 1e-3, "batch_size": 6},
+        training={"epochs": options.steps, "max_steps": options.steps, "learning_rate": 5e-4, "batch_size": 6},
     )
     run = migaki.train(recipe, runs=options.runs)
 
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"loss on {after.n} rows it never saw: {before.value:.4f} before, {after.value:.4f} after")
     print(f"95 % interval after: {after.low:.4f} to {after.high:.4f}; report: {run.path / 'report.html'}")
 
-    question = rows[-TEST_ROWS]["prompt"]
+    question = rows[-1]["prompt"]
     again = migaki.load(run.id, runs=options.runs)  # as tomorrow, in another process
     print(f"question: {question}\n  after:  {again.predict([question])[0].output}")
 

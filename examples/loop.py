@@ -135,7 +135,7 @@ def main() -> None:
     options.add_argument("--model", help="folder of a decoder; default: SmolLM2 from its wheel")
     options.add_argument("--steps", type=int, default=30)
     options.add_argument("--rank", type=int, default=8)
-    options.add_argument("--rate", type=float, default=1e-3)
+    options.add_argument("--rate", type=float, default=5e-4)
     options.add_argument("--batch", type=int, default=6)
     options = options.parse_args()
 
@@ -145,7 +145,7 @@ def main() -> None:
     lines = Path(__file__).with_name("helpdesk.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     train = [encode(tokenizer, row) for row in rows[:-TEST_ROWS]]
-    test, question = [encode(tokenizer, row) for row in rows[-TEST_ROWS:]], rows[-TEST_ROWS]["prompt"]
+    test, question = [encode(tokenizer, row) for row in rows[-TEST_ROWS:]], rows[-1]["prompt"]
 
     before = evaluate(model, test), answer(model, tokenizer, question)
     factors = add_lora(model, options.rank)
