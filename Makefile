@@ -23,7 +23,7 @@ demo: $(VENV)/.demo  ## tune a classifier in full and a chat model for a minute,
 	  "  README.md                       all commands, data formats, how the numbers are made"
 
 test: $(VENV)/.test check  ## the suite: style, types, import directions, tests
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.test  ## what takes minutes: the figures that the README states
 	$(BIN)/python -m pytest -m slow
