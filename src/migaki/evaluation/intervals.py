@@ -34,7 +34,9 @@ def wilson(successes: float, n: int, z: float = _Z) -> tuple[float, float]:
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At no or only successes the bound is 0 or 1 itself; rounding must not leave 1e-17 there.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    return low, 1.0 if successes == n else min(1.0, centre + half)
 
 
 def proportion(successes: int, n: int) -> Measure:
