@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from migaki.core.errors import ModelError, RecipeError
 from migaki.models import BUNDLED, Model, locate
-from migaki.models.reference import cache_folder, check_folder
+from migaki.models.reference import check_folder
 from migaki.recipe import Recipe
 
 
@@ -78,23 +78,6 @@ def test_a_wrong_reference_in_a_recipe_is_named_with_its_line(tmp_path):
     path.write_text("task: generate\ndata: {train: x.jsonl}\nmodel: bundled:smollm\n")
     with pytest.raises(RecipeError, match=r"a\.yaml:3.*no bundled model 'smollm'.*smollm2"):
         Recipe.from_file(path)
-
-
-@pytest.mark.parametrize(
-    ("environment", "folder"),
-    [
-        ({"MIGAKI_CACHE": "/a"}, "/a"),
-        ({"XDG_CACHE_HOME": "/b"}, "/b/migaki"),
-        ({"MIGAKI_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
-        ({"HOME": "/c"}, "/c/.cache/migaki"),
-    ],
-)
-def test_the_cache_stands_where_the_environment_says(monkeypatch, environment, folder):
-    for name in ("MIGAKI_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder)
 
 
 def test_a_folder_is_found_with_its_licence(tmp_path):

@@ -16,9 +16,10 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from migaki.core.cache import cache_folder, set_aside
 from migaki.core.errors import DamagedError, ModelError
 from migaki.core.store import commit, file_sha256, sweep, verify
-from migaki.models.reference import Located, cache_folder, check_folder
+from migaki.models.reference import Located, check_folder
 
 __all__ = ["Base", "best_device", "converted", "load_base", "quiet_transformers", "weights_fingerprint"]
 
@@ -156,8 +157,7 @@ def converted(gguf: Path) -> tuple[Path, dict[str, Any]]:
         try:
             return folder, verify(folder)
         except DamagedError as error:
-            aside = folder.with_name(f".corrupt-{folder.name}-{len(list(cache.glob('.corrupt-*')))}")
-            folder.rename(aside)
+            aside = set_aside(folder)
             print(
                 f"The converted model was damaged ({error}) and is set aside as {aside.name}; converting again.",
                 file=sys.stderr,

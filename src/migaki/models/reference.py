@@ -16,18 +16,10 @@ from migaki.core.parts import Part
 from migaki.core.store import file_sha256
 from migaki.models.catalogue import BUNDLED
 
-__all__ = ["Located", "Model", "cache_folder", "check_folder", "locate"]
+__all__ = ["Located", "Model", "check_folder", "locate"]
 
 _SCHEMES = ("bundled:", "hf:", "run:")
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $MIGAKI_CACHE, else $XDG_CACHE_HOME/migaki, else ~/.cache/migaki."""
-    own = os.environ.get("MIGAKI_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "migaki"
 
 
 class Model(Part):
