@@ -60,7 +60,7 @@ def train(
     # Torch takes seconds to import: faults of recipe and data are told before.
     from migaki.training.precision import measured_precision
 
-    base = base_of(recipe.model, recipe.task.base_role, runs)
+    base = base_of(recipe.model, recipe.task.base_role, runs) if recipe.method.uses_base else None
     learner = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
     # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.
     encoded = {split.name: learner.encode(split) for split in (splits.train, splits.valid, splits.test)}
@@ -68,17 +68,16 @@ def train(
     _note_findings(cut, monitor)
     splits = replace(splits, findings=(*splits.findings, *cut))
     trained, total = learner.parameter_counts()
-    precision = measured_precision(base.model, base.model.device, recipe.training.precision)
-    learner.compute_in(precision.torch_dtype)
-    environment = {
-        **describe_environment(),
-        "precision": precision.as_json(),
-        "model": {
-            "reference": base.reference,
-            "licence": base.licence,
-            "fingerprint": base.fingerprint,
-            "parameters": total,
-        },
+    environment = describe_environment()
+    if base:
+        precision = measured_precision(base.model, base.model.device, recipe.training.precision)
+        learner.compute_in(precision.torch_dtype)
+        environment["precision"] = precision.as_json()
+    environment["model"] = {
+        "reference": base.reference if base else "none",
+        "licence": base.licence if base else "no pretrained model",
+        "fingerprint": base.fingerprint if base else "",
+        "parameters": total,
     }
     files = {
         "recipe.yaml": written,
@@ -87,7 +86,7 @@ def train(
     }
     run = open_or_create(runs, f"{recipe.task.kind}-{recipe.method.kind}", files, monitor.note, new=new, resume=resume)
     monitor.note(
-        f"run {run.id}: {recipe.task.kind} by {recipe.method.kind} on {base.reference}; {len(splits.train)} train, "
+        f"run {run.id}: {recipe.task.kind} by {recipe.method.kind} on {environment['model']['reference']}; {len(splits.train)} train, "
         f"{len(splits.valid)} valid, {len(splits.test)} test rows; {trained:,} of {total:,} parameters are trained"
     )
     try:
@@ -143,7 +142,7 @@ def _train_and_judge(
 
     # The base is measured last: training starts at once, and its weights are the ones from before the first step.
     after = measured("the tuned model")
-    with history.start.restored() if history.start else contextlib.nullcontext():
+    with history.start.restored() if history.start else learner.untrained():
         before = measured("the base")
     if history.start:
         history.start.remove()

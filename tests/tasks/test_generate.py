@@ -183,6 +183,27 @@ def test_the_generation_settings_of_the_base_do_not_leak_into_greedy_answers(bas
     assert network(base, max_new_tokens=12).answer(asked) == plain
 
 
+def test_a_penalty_makes_seen_tokens_less_likely_but_never_the_end(base):
+    """Greedy by hand, token after token, without cache and without padding; rows of other lengths beside it change nothing."""
+    with torch.no_grad():
+        # Letters are the likeliest, not the special tokens and the line end.
+        base.model.get_output_embeddings().weight[[0, 1, 2, 3, *base.tokenizer("\n")["input_ids"]]] = 0.0
+    made = network(base, max_new_tokens=12, repetition_penalty=1.6)
+    asked = [[Turn("user", "hello")], [Turn("user", "the printer does not print since the order has arrived")]]
+    expected = []
+    for turns in asked:
+        ids = list(made.chat.prompt(turns))
+        start = len(ids)
+        while len(ids) < start + 12 and ids[-1] not in made.chat.stop_ids:
+            scores = made.backbone(torch.tensor([ids])).logits[0, -1]
+            for seen in set(ids) - set(made.chat.stop_ids) - {made.tokenizer.pad_token_id}:
+                scores[seen] = scores[seen] / 1.6 if scores[seen] > 0 else scores[seen] * 1.6
+            ids.append(int(scores.argmax()))
+        expected.append(made.tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
+    assert [text for text, _ in made.answer(asked)] == expected
+    assert [text for text, _ in network(base, max_new_tokens=12).answer(asked)] != expected
+
+
 def test_a_saved_generator_is_restored_with_its_length(base, tmp_path):
     network(base, max_length=100).save(tmp_path)
     assert restore_generator(base, Generate(), tmp_path).limit == 100

@@ -274,7 +274,7 @@ def test_a_learner_that_trains_nothing_is_judged_and_left_alone(run: RunFolder) 
     judge = dictated([0.7])
     history = fit(learner, Training(), Rows([1.0]), (), judge, run, learning_rate=0.1, seed=0)  # type: ignore[arg-type]
     assert (history.steps, history.best_step, history.best_scores["accuracy"]) == (0, 0, 0.7)
-    assert history.reason == "nothing to train"
+    assert history.reason == "nothing to train by gradient"
     assert checkpoint_folders(run.path / "checkpoints") == []
 
 

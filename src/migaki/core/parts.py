@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -110,13 +111,14 @@ class Learner(Protocol):
         ...
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """What is trained; empty for a method that trains nothing, and the loop then ends at once."""
+        """What is trained by gradient; empty for a method that takes no steps, and the loop then ends at once."""
         ...
 
     def settle(
         self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
     ) -> dict[str, Any]:
-        """Get ready before the first step: choose the way of computing, and keep what never changes.
+        """Get ready before the first step: choose the way of computing, and keep what never changes. A method that takes
+        no steps learns here (a closed-form head, an index).
 
         Args:
             passes: how often every row is going to be seen unchanged; 0 where rows are altered at random.
@@ -146,6 +148,10 @@ class Learner(Protocol):
         """Sum of the (weighted) loss over all targets of the examples, scalar. The caller divides by their weight."""
         ...
 
+    def untrained(self) -> AbstractContextManager[None]:
+        """Inside, the learner answers as it did before it learned; asked of methods that take no steps."""
+        ...
+
     def train_mode(self, dropout: float | None) -> None:
         """Training behaviour; `dropout` replaces every dropout rate of the base, None leaves them as they are."""
         ...
@@ -170,6 +176,8 @@ class Method(Part, ABC):
     kind: Any
     default_learning_rate: ClassVar[float] = 1e-4
     """What `training.learning_rate` is when the recipe leaves it out."""
+    uses_base: ClassVar[bool] = True
+    """False where no pretrained weights are needed at all; `base` is None then."""
     keeps_base: ClassVar[bool]
     """True where a saved run needs the base again (adapters); False where its folder holds the whole model."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ class TunedLearner:
 
     def _formats(self) -> torch.autocast:
         return torch.autocast(self.network.device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    def untrained(self) -> AbstractContextManager[None]:
+        return nullcontext()  # where it takes steps, the loop keeps its start
 
     def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
         with self._formats():

@@ -126,9 +126,9 @@ def _verdict(results: Json, words: Mapping[str, str]) -> dict[str, Any]:
     metric, gain, cost = results["primary"], results["gain"], results["cost"]
     before, after = results["baseline"]["metrics"][metric], results["metrics"][metric]
     sign = 1 if results["better"] == "max" else -1
-    if cost["steps"] == 0:
+    if cost["trainable_parameters"] == 0:
         kind = "untrained"
-    elif cost["best_step"] == 0:
+    elif cost["steps"] and cost["best_step"] == 0:
         kind = "kept"
     elif gain["n"] < _TOO_FEW_ROWS:
         kind = "few"

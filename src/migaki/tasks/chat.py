@@ -90,9 +90,14 @@ class ChatFormat:
                 f"The chat template refuses this conversation ({error}). Look at the order of the roles."
             ) from error
 
-    def pieces(self, turns: Sequence[Turn], answer: bool = False) -> list[tuple[str, bool]]:
+    def pieces(
+        self, turns: Sequence[Turn], answer: bool = False, learned_turns: int | None = None
+    ) -> list[tuple[str, bool]]:
         """The rendered text in pieces, each with whether the assistant wrote it and it is learned.
 
+        Args:
+            answer: end with what stands before the assistant's next turn.
+            learned_turns: only so many of the last assistant turns are learned; those before are shown as examples.
         Raises:
             ModelError: the template writes earlier turns differently once later ones follow, so what is trained would
                 not be what is served.
@@ -101,6 +106,8 @@ class ChatFormat:
         if self.learn == "last":
             # A prompt that waits for its last answer holds no learned turn.
             learned = [] if answer else learned[-1:]
+        if learned_turns is not None:
+            learned = learned[len(learned) - min(learned_turns, len(learned)) :]
         pieces: list[tuple[str, bool]] = []
         at, whole = 0, self.text(turns, answer)
         for i in learned:
@@ -116,9 +123,9 @@ class ChatFormat:
             pieces.append((whole[at:], False))
         return pieces
 
-    def render(self, conversation: Conversation) -> Rendered:
+    def render(self, conversation: Conversation, learned_turns: int | None = None) -> Rendered:
         """Ids and labels of a whole conversation; each learned turn ends with a stop token that is a target."""
-        return self._assemble(self.pieces(conversation.turns))
+        return self._assemble(self.pieces(conversation.turns, learned_turns=learned_turns))
 
     def prompt(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """Ids of everything up to where the assistant answers next."""

@@ -35,6 +35,11 @@ class Generate(Task):
     """Which assistant turns are targets: all of them, or the last one of each conversation."""
     max_new_tokens: PositiveInt = 128
     """The longest answer that is generated, in tokens."""
+    repetition_penalty: Annotated[float, Field(ge=1, le=2)] = 1.0
+    """Above 1, tokens that already stand in prompt or answer become less likely: small models that answer greedily tend to
+    go round in circles. 1.1 to 1.3 is usual; base and tuned model answer under the same one. The token that ends an answer
+    is never made less likely.
+    Source: Keskar et al. 2019, arXiv:1909.05858, section 4.1."""
     generated_rows: NonNegativeInt = 24
     """How many test rows are answered for the generation metrics, from the start of the split; 0: none.
     The token loss always uses all rows."""

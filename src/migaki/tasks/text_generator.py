@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import LogitsProcessor
 
 from migaki.core.errors import DataError, ModelError
 from migaki.core.parts import Example
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
     from migaki.models.base import Base
     from migaki.tasks.generate import Generate
 
-__all__ = ["TextGenerator", "restore_generator"]
+__all__ = ["Context", "TextGenerator", "restore_generator"]
+
+Context = Callable[[tuple[Turn, ...], int], tuple[Turn, ...]]
+"""From the turns up to a question, and the tokens its answer needs, to the turns that are put to the model instead."""
 
 _LENGTH_CAP = 1024
 _STATE_FILE = "task.json"
 _GENERATION_ROWS = 16
+_FRAME_TOKENS = 8
 
 
 class TextGenerator(nn.Module):
@@ -56,6 +61,7 @@ class TextGenerator(nn.Module):
         self.chat = ChatFormat(base.tokenizer, task.template, _stop_ids(base.model, base.tokenizer), task.learn)
         self.body = Body(self.backbone, self._fill)
         self._known = Known()
+        self._context: Context | None = None
         self._plain_head = self._has_plain_head()
         if not self._plain_head:
             self.body.use_flat = False
@@ -107,8 +113,19 @@ class TextGenerator(nn.Module):
             )
         return Examples(len(dataset), lambda i: self._example(dataset.rows[i], tokens, i))
 
+    def show(self, context: Context | None) -> None:
+        """From now on put more than the question to the model: examples, passages. The targets stay the same tokens."""
+        self._context, self._known = context, Known()
+
     def _pair(self, content: Conversation) -> tuple[Sequence[int], list[bool]]:
-        rendered = self.chat.render(content)
+        if self._context is None or content.turns[-1].role != "assistant":
+            rendered = self.chat.render(content)
+        else:
+            n_answers = sum(turn.role == "assistant" for turn in content.turns)
+            # What frames an answer in a chat template takes a few tokens more than its text.
+            n_tokens = len(self.tokenizer(content.turns[-1].content)["input_ids"]) + _FRAME_TOKENS
+            shown = self._context(content.turns[:-1], n_tokens)
+            rendered = self.chat.render(Conversation((*shown, content.turns[-1])), n_answers)
         return rendered.ids, [label != NO_TARGET for label in rendered.labels]
 
     def _example(self, row: Row, tokens: Tokens, number: int) -> Example:
@@ -226,14 +243,17 @@ class TextGenerator(nn.Module):
     ) -> list[tuple[str, bool | None]]:
         """Greedy answers, each with whether it ended by itself. Prompts are padded on the left, so a row's answer does
         not depend on its neighbours."""
-        prompts = [self.chat.prompt(turns) for turns in conversations]
+        asked = [tuple(turns) for turns in conversations]
+        if self._context is not None:
+            asked = [self._context(turns, self.task.max_new_tokens) for turns in asked]
+        prompts = [self.chat.prompt(turns) for turns in asked]
         rooms = [min(self.task.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
         too_long = [i for i, room in enumerate(rooms) if room < 1]
         if too_long:
-            asked = shorten(conversations[too_long[0]][-1].content, 40)
+            first = shorten(conversations[too_long[0]][-1].content, 40)
             raise DataError(
                 f"{len(too_long)} of {len(prompts)} prompts leave no room for an answer: the model takes at most {self.context} "
-                f"tokens, the first of them ({asked!r}) has {len(prompts[too_long[0]])}. Shorten it."
+                f"tokens, the first of them ({first!r}) has {len(prompts[too_long[0]])}. Shorten it."
             )
         answers: list[tuple[str, bool | None]] = [("", None)] * len(prompts)
         done = 0
@@ -244,7 +264,8 @@ class TextGenerator(nn.Module):
                 attention_mask=mask_BT,
                 do_sample=False,
                 num_beams=1,
-                repetition_penalty=1.0,
+                repetition_penalty=1.0,  # the model's own settings may hold one
+                logits_processor=[_FewerRepeats(self.task.repetition_penalty, (*self.chat.stop_ids, self._fill))],
                 max_new_tokens=rooms[group[0]],
                 eos_token_id=list(self.chat.stop_ids),
                 pad_token_id=self._fill,
@@ -279,6 +300,24 @@ class TextGenerator(nn.Module):
         """What the report tells about the targets of a split."""
         tokens = sum(len(e) for e in examples)
         return {"trained_token_share": sum(e.weight for e in examples) / max(tokens, 1), "length": self.limit}
+
+
+class _FewerRepeats(LogitsProcessor):
+    """Tokens that were seen become less likely: positive scores are divided by the penalty, negative ones multiplied.
+
+    Unlike transformers' own it spares the tokens that end an answer, which stand in every chat prompt, and padding, by
+    which a row's answer would depend on its neighbours.
+    """
+
+    def __init__(self, penalty: float, spared: Sequence[int]) -> None:
+        self.penalty, self.spared = penalty, list(spared)
+
+    def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        seen_BT = scores_BV.gather(1, ids_BT)
+        less_BT = torch.where(seen_BT < 0, seen_BT * self.penalty, seen_BT / self.penalty)
+        changed_BV = scores_BV.scatter(1, ids_BT, less_BT)
+        changed_BV[:, self.spared] = scores_BV[:, self.spared]
+        return changed_BV
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -64,9 +64,9 @@ class History:
     best_scores: dict[str, float]
     seconds: float
     reason: str
-    """Why it ended: all steps done, early stopping, or nothing to train."""
+    """Why it ended: all steps done, early stopping, or nothing to train by gradient."""
     start: Start | None
-    """The weights before the first step; None where nothing was trained."""
+    """The weights before the first step; None where there was none."""
 
 
 def accumulate_gradients(
@@ -128,8 +128,7 @@ def fit(
     groups = learner.parameter_groups()
     parameters = {name: parameter for group in groups for name, parameter in group.named}
     if not parameters:
-        scores = judge.scores(learner.predict(valid, answers=0))
-        return History(0, 0, scores, 0.0, "nothing to train", None)
+        return _without_steps(learner, train, valid, judge, run, monitor)
     checkpoints = run.path / "checkpoints"
     sweep(checkpoints)
     # The newest two checkpoints, the best one, the one being written; the start and the model are a third of one each.
@@ -176,6 +175,20 @@ def fit(
     learner.evaluation_mode()
     run.append("history.jsonl", {"event": "stop", "reason": reason, "step": progress.step, "best_step": best_step})
     return History(progress.step, best_step, progress.best_scores, progress.seconds, reason, start)
+
+
+def _without_steps(
+    learner: Learner, train: Sequence[Example], valid: Sequence[Row], judge: Judge, run: RunFolder, monitor: Monitor
+) -> History:
+    """Methods that learn without gradients do it when they settle, so a resumed run does it again from the start."""
+    began = time.monotonic()
+    settled = learner.settle(train, valid, 0, monitor.note)
+    seconds = time.monotonic() - began
+    scores = judge.scores(learner.predict(valid, answers=0))
+    run.truncate("history.jsonl", 0)
+    run.append("history.jsonl", {"event": "start", **settled})
+    run.append("history.jsonl", {"event": "stop", "reason": "nothing to train by gradient", "step": 0, "best_step": 0})
+    return History(0, 0, scores, seconds, "nothing to train by gradient", None)
 
 
 def _adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: float) -> torch.optim.AdamW:
