@@ -263,6 +263,9 @@ def test_an_adapter_serves_as_a_base_merged(finished_runs, tmp_path):
     recipe = {**third.recipe.resolved(), "model": "run:3", "training": {"max_steps": 1}}
     fourth = migaki.train(recipe, runs)
     assert values(fourth.baseline) == pytest.approx(values(third.metrics), rel=1e-4)
+    proof = read_json(fourth.path / "environment.json")["model"]["merge"]
+    assert (proof["rows"], proof["equal"]) == (2, 1.0)
+    assert proof["largest_difference"] <= 1e-4
     assert values(migaki.load(4, runs).evaluate().metrics) == pytest.approx(values(fourth.metrics), rel=1e-4)
 
 

@@ -79,6 +79,12 @@ def train(
         "fingerprint": base.fingerprint if base else "",
         "parameters": total,
     }
+    if base and base.merge:
+        environment["model"]["merge"] = base.merge
+        monitor.note(
+            f"the adapter of {base.reference} is merged: on {base.merge['rows']} rows a log-probability differs by at most "
+            f"{base.merge['largest_difference']:.1e} nats, and the likeliest answer is the same for {base.merge['equal']:.1%}"
+        )
     files = {
         "recipe.yaml": written,
         "environment.json": _json(environment),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -148,12 +150,18 @@ class Run:
         return learner
 
     def as_base(self, reference: str) -> Base:
-        """The tuned backbone as the start of another run: a chain of recipes. Adapters are merged in float32."""
-        from migaki.methods.adapters import merge_adapters
+        """The tuned backbone as the start of another run: a chain of recipes. Adapters are merged in float32.
+
+        Raises:
+            ModelError: the merged model does not say what the adapter said.
+        """
+        from migaki.methods.adapters import adapted_layers, merge_and_compare
         from migaki.models.base import Base
 
         network: Any = self.learner.network  # type: ignore[attr-defined]
-        merge_adapters(network.backbone)
+        merge = None
+        if any(adapted_layers(network.backbone)):
+            merge = merge_and_compare(network, self._rows_to_compare()).as_json()
         network.requires_grad_(False)
         model = read_json(self.path / "environment.json")["model"]
         fingerprint = next(f["sha256"] for f in verify(self.path)["files"] if f["path"] == "model/MANIFEST.json")
@@ -165,7 +173,20 @@ class Run:
             fingerprint,
             model["licence"],
             getattr(network, "pooling", None),
+            merge,
         )
+
+    def _rows_to_compare(self) -> Sequence[Row]:
+        """The validation rows; where their file is gone, the texts and answers that the run keeps of its test rows."""
+        kind = self.recipe.task.content_kind
+        try:
+            return self.recipe.data.load(kind, self.recipe.seed).valid.rows
+        except DataError:
+            text, answer = ("prompt", "completion") if kind == "conversation" else ("text", "label")
+            with (self.path / "predictions.jsonl").open(encoding="utf-8") as file:
+                kept = [json.loads(line) for line in itertools.islice(file, 64)]
+            contents = [self._content({text: row["text"], answer: row["target"]}) for row in kept]
+            return [Row(Place("predictions.jsonl", i), content) for i, content in enumerate(contents, 1)]
 
     def evaluate(self, data: Any = None) -> Evaluation:
         """Metrics on the test split of the recipe, or on other rows: the path of a file, or a list of mappings.

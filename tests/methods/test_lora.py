@@ -137,7 +137,9 @@ def test_merging_in_float32_says_what_the_adapter_said(
 def test_one_linear_layer_by_hand() -> None:
     """y = W x + alpha / r * B (A x) with r = 1, alpha = 3: x = (1, 2), W x = (1, 2), A x = 1 * 1 + 1 * 2 = 3, times B."""
     base = nn.Linear(2, 2, bias=False)
-    layer = LoraLinear(base, rank=1, scale=Lora(rank=1, alpha=3.0).scale, dropout=0.0, generator=torch.Generator())
+    layer = LoraLinear(
+        base, rank=1, scale=Lora(rank=1, alpha=3.0).scale_of(""), dropout=0.0, generator=torch.Generator()
+    )
     with torch.no_grad():
         base.weight.copy_(torch.eye(2))
         layer.lora_A.copy_(torch.tensor([[1.0, 1.0]]))
@@ -149,11 +151,11 @@ def test_one_linear_layer_by_hand() -> None:
 
 
 def test_the_scale_is_alpha_by_rank_or_by_its_root() -> None:
-    assert Lora(rank=16, alpha=8.0).scale == 0.5
-    assert Lora(rank=16, alpha=8.0, rslora=True).scale == 2.0
+    assert Lora(rank=16, alpha=8.0).scale_of("") == 0.5
+    assert Lora(rank=16, alpha=8.0, rslora=True).scale_of("") == 2.0
     # Without alpha it is twice the rank: scale 2 for every rank, and 2 sqrt(rank) by the root.
-    assert [Lora(rank=rank).scale for rank in (1, 8, 64)] == [2.0, 2.0, 2.0]
-    assert Lora(rank=4, rslora=True).scale == 4.0
+    assert [Lora(rank=rank).scale_of("") for rank in (1, 8, 64)] == [2.0, 2.0, 2.0]
+    assert Lora(rank=4, rslora=True).scale_of("") == 4.0
 
 
 def test_only_factors_and_the_head_are_trained_and_the_first_output_is_the_base(

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
+from migaki.methods.patterns import matches
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -31,15 +32,37 @@ class Lora(Method):
     """Which linear layers: all of them but the output head, or name patterns such as [q_proj, v_proj] or [layer.5.*]."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs that are dropped in training."""
+    dora: bool = False
+    """Train how long each output's weights are apart from where they point, which the factors then change. Learns more like
+    full fine-tuning at low ranks, and a step takes up to half more time. Source: Liu et al. 2024, arXiv:2402.09353."""
+    b_rate: PositiveFloat = 1.0
+    """Learning rate of B over that of A. LoRA+ takes 16, where A keeps a rate that suits it: with it, lower learning_rate.
+    Source: Hayou et al. 2024, arXiv:2402.12354."""
+    rank_pattern: dict[str, PositiveInt] = Field(default={})
+    """Other ranks for some layers, by name pattern ({q_proj: 16, layers.0.*: 4}); of several that fit the first counts."""
+    alpha_pattern: dict[str, PositiveFloat] = Field(default={})
+    """Other strengths for some layers, in the same way."""
 
     default_learning_rate: ClassVar[float] = 2e-4
     keeps_base: ClassVar[bool] = True
 
-    @property
-    def scale(self) -> float:
-        """The factor before B A x (section 4.1 of the paper, or eq. 3 of rsLoRA)."""
-        alpha = self.alpha if self.alpha is not None else 2.0 * self.rank
-        return alpha / self.rank**0.5 if self.rslora else alpha / self.rank
+    def rank_of(self, layer: str) -> int:
+        """Width of the factors beside the layer of this name."""
+        return next((rank for pattern, rank in self.rank_pattern.items() if matches(layer, pattern)), self.rank)
+
+    def alpha_of(self, layer: str) -> float:
+        """Strength of the update of the layer of this name."""
+        usual = self.alpha if self.alpha is not None else 2.0 * self.rank_of(layer)
+        return next((alpha for pattern, alpha in self.alpha_pattern.items() if matches(layer, pattern)), usual)
+
+    def scale_of(self, layer: str) -> float:
+        """The factor before B A x (section 4.1 of the paper, or eq. 3 of rsLoRA).
+
+        >>> Lora(rank=8, alpha=4, rank_pattern={"q_proj": 2}).scale_of("layers.0.q_proj")
+        2.0
+        """
+        rank = self.rank_of(layer)
+        return self.alpha_of(layer) / (rank**0.5 if self.rslora else rank)
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.adapters import adapt
@@ -47,7 +70,7 @@ class Lora(Method):
 
         network = task.network(base, train, seed)
         adapt(network, self, seed)
-        return TunedLearner(network, self._saver(base))
+        return TunedLearner(network, self._saver(base), self._rate_factor)
 
     def restore(self, base: Base, task: Task, folder: Path) -> Learner:
         from migaki.methods.adapters import adapt, load_adapter
@@ -56,7 +79,10 @@ class Lora(Method):
         network = task.restore(base, folder)
         adapt(network, self, seed=0)
         load_adapter(network, folder)
-        return TunedLearner(network, self._saver(base))
+        return TunedLearner(network, self._saver(base), self._rate_factor)
+
+    def _rate_factor(self, name: str) -> float:
+        return self.b_rate if name.endswith(".lora_B") else 1.0
 
     def _saver(self, base: Base) -> Callable[[Any, Path], None]:
         from migaki.methods.adapters import save_adapter

@@ -30,9 +30,16 @@ _TOLERANCE = 1e-3
 class TunedLearner:
     """Hands the loop's calls to the task's network; knows what is trained by `requires_grad` alone."""
 
-    def __init__(self, network: Any, save_weights: Callable[[Any, Path], None]) -> None:
+    def __init__(
+        self,
+        network: Any,
+        save_weights: Callable[[Any, Path], None],
+        rate_factor: Callable[[str], float] = lambda _: 1.0,
+    ) -> None:
+        """`rate_factor` tells by a parameter's name what its learning rate is multiplied with."""
         self.network = network
         self._save_weights = save_weights
+        self._rate_factor = rate_factor
         self._dtype = torch.float32
 
     @property
@@ -44,12 +51,11 @@ class TunedLearner:
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Matrices decay, vectors (norms and biases) do not: pulling a norm's scale to zero fights the norm itself."""
-        trained = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
-        groups = [
-            ParameterGroup([(name, p) for name, p in trained if p.ndim >= 2], decays=True),
-            ParameterGroup([(name, p) for name, p in trained if p.ndim < 2], decays=False),
-        ]
-        return [group for group in groups if group.named]
+        alike: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {}
+        for name, p in self.network.named_parameters():
+            if p.requires_grad:
+                alike.setdefault((p.ndim >= 2, self._rate_factor(name)), []).append((name, p))
+        return [ParameterGroup(alike[key], *key) for key in sorted(alike, reverse=True)]
 
     def parameter_counts(self) -> tuple[int, int]:
         """Trained and total number of parameters."""

@@ -39,6 +39,8 @@ class Base:
     licence: str
     pooling: str | None
     """How the publisher pools token vectors into one (sentence-transformers layout), None where nothing is said."""
+    merge: dict[str, float | int] | None = None
+    """Where an adapter was merged into the weights: how the merged model compares with it on how many rows."""
 
     @property
     def length_limit(self) -> int:

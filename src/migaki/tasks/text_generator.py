@@ -147,6 +147,11 @@ class TextGenerator(nn.Module):
         targets, rows = (torch.from_numpy(x.astype(np.int64)).to(self.device) for x in (targets_P, rows_P))
         return at_PX, targets, rows
 
+    def forward(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Logits (P, V) by which each target token is predicted, row after row."""
+        at_PX, _, _ = self.at_targets(examples)
+        return self.backbone.get_output_embeddings()(at_PX) if self._plain_head else at_PX
+
     def _logits_at(self, ids: Sequence[Sequence[int]], rows_P: np.ndarray, places_P: np.ndarray) -> torch.Tensor:
         ids_BT, mask_BT = pad(ids, self._fill, self.device)
         logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
