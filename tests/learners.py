@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Conversation, Dataset, Labelled, Place, Row, Turn
-from migaki.methods import Full, Lora
+from migaki.methods import Full, Lora, Reft
 from migaki.models import Located
 from migaki.models.base import Base, load_base
 from migaki.tasks import ClassifyText, Generate
 from tiny import WORDS, labelled_rows
 
-METHODS: dict[str, Method] = {"full": Full(), "lora": Lora(rank=4)}
+METHODS: dict[str, Method] = {"full": Full(), "lora": Lora(rank=4), "reft": Reft(rank=4, first=3, last=2)}
 TASKS = ("classify_text", "generate")
 CASES = [(task, method) for task in TASKS for method in METHODS]
 """Every task with every method that trains."""
@@ -66,7 +66,8 @@ def rows_of(kind: str, n: int) -> Dataset:
 def prepared(
     folder: Path, task: Task, method: Method | str, train: Dataset, seed: int = 0, moved: bool = True
 ) -> Learner:
-    """A learner; `moved` gives LoRA's second factor, which starts at zero, numbers, so that every gradient says something."""
+    """A learner; `moved` takes adapters away from their start, where they change nothing, so that every gradient says
+    something."""
     chosen = METHODS[method] if isinstance(method, str) else method
     learner = chosen.prepare(base_from(folder, task.base_role), task, train, seed)
     if moved:
@@ -76,11 +77,13 @@ def prepared(
 
 @torch.no_grad()
 def stir(learner: Learner) -> None:
-    """Put small numbers into LoRA's factors that start at zero."""
+    """Put small numbers into LoRA's factors that start at zero, and add some to ReFT's W and b."""
     drawn = torch.Generator().manual_seed(5)
     for name, parameter in trained(learner).items():
         if "lora_B" in name:
             parameter.copy_(torch.randn(parameter.shape, generator=drawn) * 0.05)
+        if name in ("edits.w_URD", "edits.b_UR"):
+            parameter.add_(torch.randn(parameter.shape, generator=drawn) * 0.05)
 
 
 def trained(learner: Learner) -> dict[str, torch.nn.Parameter]:
@@ -120,7 +123,8 @@ def answers(learner: Any) -> dict[str, torch.Tensor]:
     found = {}
     for number, text in enumerate(TEXTS):
         ids_1T = torch.tensor([network.tokenizer(text)["input_ids"]])
-        out = network.backbone(input_ids=ids_1T)
+        with network.body.edited(ids_1T.tolist()):
+            out = network.backbone(input_ids=ids_1T)
         labels = hasattr(network, "head")
         found[f"ids.{number}"] = ids_1T
         found[f"logits.{number}"] = network.head(out.last_hidden_state.mean(1)) if labels else out.logits
@@ -138,7 +142,8 @@ def plain_losses(learner: Any, rows: Sequence[Row], label_smoothing: float) -> t
     for row in rows:
         if isinstance(row.content, Labelled):
             ids_1T = torch.tensor([network.tokenizer(row.content.text)["input_ids"]])
-            pooled_1D = network.backbone(input_ids=ids_1T).last_hidden_state.mean(1)
+            with network.body.edited(ids_1T.tolist()):
+                pooled_1D = network.backbone(input_ids=ids_1T).last_hidden_state.mean(1)
             label = network.labels.index(row.content.label)
             loss = F.cross_entropy(
                 network.head(pooled_1D),
@@ -151,7 +156,9 @@ def plain_losses(learner: Any, rows: Sequence[Row], label_smoothing: float) -> t
         else:
             rendered = network.chat.render(row.content)
             ids_T, labels_T = torch.tensor(rendered.ids), torch.tensor(rendered.labels)
-            logits_TV = network.backbone(input_ids=ids_T[None]).logits[0]
+            prompt = rendered.labels.index(next(label for label in rendered.labels if label != -100))
+            with network.body.edited([rendered.ids], [prompt]):
+                logits_TV = network.backbone(input_ids=ids_T[None]).logits[0]
             loss = F.cross_entropy(logits_TV[:-1], labels_T[1:], label_smoothing=label_smoothing, reduction="sum")
             weight += int((labels_T[1:] != -100).sum())
         total = total + loss

@@ -153,8 +153,14 @@ class Run:
         """The tuned backbone as the start of another run: a chain of recipes. Adapters are merged in float32.
 
         Raises:
-            ModelError: the merged model does not say what the adapter said.
+            ModelError: the merged model does not say what the adapter said, or what was trained cannot be merged.
         """
+        method = self.recipe.method
+        if not method.merges:
+            raise ModelError(
+                f"{reference} was trained by {method.kind}, which changes no weights that another run could start from. Start "
+                f"from {self.recipe.model.reference}, or train that run by lora or full."
+            )
         from migaki.methods.adapters import adapted_layers, merge_and_compare
         from migaki.models.base import Base
 

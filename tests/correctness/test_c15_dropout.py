@@ -14,12 +14,12 @@ from learners import CASES, prepared, rows_of, task_of
 from migaki.core.parts import Learner, Method
 from migaki.core.store import RunFolder
 from migaki.core.types import Dataset
-from migaki.methods import Full, Lora
+from migaki.methods import Full, Lora, Reft
 from migaki.training import Training
 from migaki.training.checkpoint import checkpoint_folders
 from migaki.training.loop import Judge, fit
 
-METHODS: dict[str, Method] = {"full": Full(), "lora": Lora(rank=4, dropout=0.5)}
+METHODS: dict[str, Method] = {"full": Full(), "lora": Lora(rank=4, dropout=0.5), "reft": Reft(rank=4, dropout=0.5)}
 
 
 def learner_and_rows(kind: str, method: str, encoder: Path, decoder: Path) -> tuple[Learner, Dataset]:

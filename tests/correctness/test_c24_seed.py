@@ -41,7 +41,7 @@ for kind, task, rows, model in (
     ("classify_text", {"kind": "classify_text", "head": "random"}, texts, encoder),
     ("generate", {"kind": "generate", "generated_rows": 0}, chats, decoder),
 ):
-    for method in ("full", "lora"):
+    for method in ("full", "lora", "reft"):
         for seed in (0, 1):
             # The state of the process differs each time, as it does between a notebook and a script.
             torch.manual_seed(own + 100 * seed)
@@ -84,7 +84,8 @@ def test_another_seed_draws_other_new_weights_and_keeps_the_pretrained_ones(
     kind: str, method: str, at_step_0: Path
 ) -> None:
     zero, one = (load_file(at_step_0 / f"{kind}-{method}-{seed}-3.safetensors") for seed in (0, 1))
-    drawn = {name for name in zero if "lora_A" in name or name == "head.weight"}
+    # ReFT's W starts as the R that is made of A.
+    drawn = {name for name in zero if "lora_A" in name or name in ("head.weight", "edits.a_URD", "edits.w_URD")}
     assert (drawn != set()) == ((kind, method) != ("generate", "full"))
     for name in zero:
         assert torch.equal(zero[name], one[name]) == (name not in drawn), name

@@ -28,7 +28,7 @@ import migaki
 from migaki.training.checkpoint import checkpoint_folders
 from tiny import chat_rows, labelled_rows, save_decoder, save_encoder, write_rows
 
-WORKLOADS = ("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen")
+WORKLOADS = ("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen", "decoder-reft")
 _TIMES = ("seconds", "train_seconds", "peak_bytes")
 
 
@@ -55,11 +55,12 @@ def recipe(workload: str, folder: Path) -> dict[str, Any]:
         return {**labelled, "method": {"kind": "lora", "rank": 2}, "training": {**training, "mask_tokens": 0.3}}
     if workload == "encoder-frozen":
         return {**labelled, "method": {"kind": "frozen", "blocks": 1}, "training": {**training, "dropout": None}}
+    kind = workload.removeprefix("decoder-")
     return {
         "task": {"kind": "generate", "max_new_tokens": 6, "generated_rows": 2},
         "model": str(folder / "decoder"),
         "data": {"train": str(folder / "chats.jsonl")},
-        "method": {"kind": "lora", "rank": 2, "dropout": 0.2},
+        "method": {"kind": kind, "rank": 2, "dropout": 0.2},
         "training": {**training, "early_stopping": 5},
     }
 

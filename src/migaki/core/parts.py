@@ -180,6 +180,8 @@ class Method(Part, ABC):
     """False where no pretrained weights are needed at all; `base` is None then."""
     keeps_base: ClassVar[bool]
     """True where a saved run needs the base again (adapters); False where its folder holds the whole model."""
+    merges: ClassVar[bool] = True
+    """False where what was trained is no change of the base's weights, so that no other run can start from it."""
 
     @abstractmethod
     def prepare(self, base: Any, task: Task, train: Dataset, seed: int) -> Learner:

@@ -50,11 +50,13 @@ class TunedLearner:
         return self.network.encode(dataset)  # type: ignore[no-any-return]
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Matrices decay, vectors (norms and biases) do not: pulling a norm's scale to zero fights the norm itself."""
+        """Matrices decay, vectors (norms and biases) do not: pulling a norm's scale to zero fights the norm itself. Nor do
+        edits of hidden vectors, of which a smaller matrix W is not the smaller edit."""
         alike: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {}
         for name, p in self.network.named_parameters():
             if p.requires_grad:
-                alike.setdefault((p.ndim >= 2, self._rate_factor(name)), []).append((name, p))
+                decays = p.ndim >= 2 and not name.startswith("edits.")
+                alike.setdefault((decays, self._rate_factor(name)), []).append((name, p))
         return [ParameterGroup(alike[key], *key) for key in sorted(alike, reverse=True)]
 
     def parameter_counts(self) -> tuple[int, int]:

@@ -21,7 +21,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["FlatDecoder", "FlatEncoder", "Line", "flat_decoder", "flat_encoder", "take"]
+__all__ = ["Edit", "FlatDecoder", "FlatEncoder", "Line", "flat_decoder", "flat_encoder", "take"]
+
+Edit = Callable[[int, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""What a method changes in a block's output: from the block's number, (N, D) and None, or (P, D) and the places of these
+tokens in the line, to the same with its changes."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +204,16 @@ class FlatDecoder:
         return self.body.embed_tokens(line.ids_N)  # type: ignore[no-any-return]
 
     def hidden(
-        self, line: Line, h_ND: torch.Tensor, wanted_P: torch.Tensor | None, first: int = 0, last: int | None = None
+        self,
+        line: Line,
+        h_ND: torch.Tensor,
+        wanted_P: torch.Tensor | None,
+        first: int = 0,
+        last: int | None = None,
+        edit: Edit | None = None,
     ) -> torch.Tensor:
         """From what enters block `first` to the final norm's output at the wanted tokens, (P, D); with `last`, to what
-        enters that block, at all tokens.
+        enters that block, at all tokens. What comes out of each block passes through `edit`.
 
         The last block computes keys and values of all tokens, everything else of the wanted ones only.
         """
@@ -214,6 +224,7 @@ class FlatDecoder:
             # The last block's answer is only asked for where it counts.
             wanted = wanted_P if last is None and number == end - 1 else None
             h_ND = _remembering(self.recompute, self._block, self.layers[number], h_ND, line, turn, wanted)
+            h_ND = h_ND if edit is None else edit(number, h_ND, wanted)
         if last is not None:
             return h_ND
         if first >= end and wanted_P is not None:
@@ -297,15 +308,22 @@ class FlatEncoder:
         return embedded[0]  # type: ignore[no-any-return]
 
     def hidden(
-        self, line: Line, h_ND: torch.Tensor, wanted_P: torch.Tensor | None, first: int = 0, last: int | None = None
+        self,
+        line: Line,
+        h_ND: torch.Tensor,
+        wanted_P: torch.Tensor | None,
+        first: int = 0,
+        last: int | None = None,
+        edit: Edit | None = None,
     ) -> torch.Tensor:
         """From what enters block `first` to the last block's output at the wanted tokens (all for None), (P, D); with
-        `last`, to what enters that block, at all tokens."""
+        `last`, to what enters that block, at all tokens. What comes out of each block passes through `edit`."""
         padding = line.padding(h_ND.device)
         end = len(self.layers) if last is None else last
         for number in range(first, end):
             wanted = wanted_P if last is None and number == end - 1 else None
             h_ND = _remembering(self.recompute, self._block, self.layers[number], h_ND, line, padding, wanted)
+            h_ND = h_ND if edit is None else edit(number, h_ND, wanted)
         return take(h_ND, wanted_P) if last is None and first >= end and wanted_P is not None else h_ND
 
     def _block(

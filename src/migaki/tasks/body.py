@@ -8,18 +8,20 @@ it was compared with the generic one on this very model (`TunedLearner.settle`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from migaki.models.flat import FlatDecoder, FlatEncoder, Line, flat_decoder, flat_encoder
+from migaki.models.flat import Edit, FlatDecoder, FlatEncoder, Line, flat_decoder, flat_encoder
 from migaki.training.plan import pad
 
-__all__ = ["Body", "common_prefix"]
+__all__ = ["Body", "Edits", "common_prefix"]
 
 Rows = Sequence[Sequence[int]]
 Pooling = Literal["mean", "cls", "last"]
@@ -33,6 +35,27 @@ _PREFIX_TOKENS = 8
 """A shorter common beginning is not worth its own attention."""
 
 
+class Edits(Protocol):
+    """What a method changes in the outputs of blocks, at tokens that follow from where the prompt ends."""
+
+    @property
+    def first_block(self) -> int:
+        """Number of the lowest block whose output is changed."""
+        ...
+
+    def marks(self, prompt: int, length: int) -> np.ndarray:
+        """Which change falls on each token of a row whose first `prompt` tokens are its prompt, (T,); 0: none."""
+        ...
+
+    def over(self, marks_N: np.ndarray, device: torch.device) -> Edit:
+        """The changes of one pass over tokens in line, given the mark of each."""
+        ...
+
+    def during(self, marks_BT: np.ndarray) -> AbstractContextManager[None]:
+        """Inside, a call of the backbone changes these tokens; T counts from the first token that is in its cache."""
+        ...
+
+
 class Body:
     """Hidden vectors of rows of token ids."""
 
@@ -42,6 +65,8 @@ class Body:
         """Any id, for padding under the mask."""
         self.flat: FlatDecoder | FlatEncoder | None = flat_encoder(backbone) or flat_decoder(backbone)
         self.share_prefix = True
+        self.edits: Edits | None = None
+        """What the method changes in the outputs of blocks, if it does."""
         self._find: Callable[[Sequence[int]], np.ndarray | None] | None = None
         self._cut = 0
         self.use_flat = self.flat is not None and self._agrees()
@@ -87,19 +112,43 @@ class Body:
             min(_MOST_TOKENS if self.device.type == "cpu" else _MOST_TOKENS_ON_A_GPU, max(256, room // bytes_per_token))
         )
 
-    def at(self, rows: Rows, wanted: Sequence[np.ndarray]) -> torch.Tensor:
-        """Final hidden vectors (P, D) at the wanted positions of each row (rising), row after row."""
+    def edited(
+        self, rows: Rows, prompts: Sequence[int] | None = None, left: bool = False
+    ) -> AbstractContextManager[None]:
+        """Inside, a call of the backbone on these rows, padded as `pad` does it, has the method's changes in it.
+
+        Args:
+            rows: token ids of each row.
+            prompts: how many tokens of each row, from its first, are its prompt; None: all of them.
+            left: whether the rows are filled on the left.
+        """
+        if self.edits is None:
+            return contextlib.nullcontext()
+        marks_BT, _ = pad([marks_T.tolist() for marks_T in self._marks(rows, prompts)], 0, torch.device("cpu"), left)
+        return self.edits.during(marks_BT.numpy())
+
+    def _marks(self, rows: Rows, prompts: Sequence[int] | None) -> list[np.ndarray]:
+        """Which change falls on each token of each row; empty without changes."""
+        if self.edits is None:
+            return []
+        prompts = prompts if prompts is not None else [len(row) for row in rows]
+        return [self.edits.marks(prompt, len(row)) for row, prompt in zip(rows, prompts, strict=True)]
+
+    def at(self, rows: Rows, wanted: Sequence[np.ndarray], prompts: Sequence[int] | None = None) -> torch.Tensor:
+        """Final hidden vectors (P, D) at the wanted positions of each row (rising), row after row; `prompts` as in
+        `edited`."""
         if not self.use_flat:
-            hidden_BTD, _ = self._padded(rows)
+            hidden_BTD, _ = self._padded(rows, prompts)
             row_P = np.repeat(np.arange(len(rows)), [len(places) for places in wanted])
             place_P = np.concatenate(list(wanted))
             return hidden_BTD[torch.from_numpy(row_P), torch.from_numpy(place_P.astype(np.int64))]
-        shared = self._shared(rows, min(int(places[0]) for places in wanted if len(places)))
+        marks = self._marks(rows, prompts)
+        shared = self._shared(rows, min(int(places[0]) for places in wanted if len(places)), marks)
         line = Line.of(rows, self.device, shared)
         wanted_P = np.concatenate(
             [places + (start - shared) for places, start in zip(wanted, line.starts(), strict=True)]
         )
-        return self._above(line, rows, torch.from_numpy(wanted_P.astype(np.int64)).to(self.device))
+        return self._above(line, rows, torch.from_numpy(wanted_P.astype(np.int64)).to(self.device), marks)
 
     def pooled(self, rows: Rows, pooling: Pooling) -> torch.Tensor:
         """One vector a row, (B, D)."""
@@ -111,40 +160,50 @@ class Body:
                 return hidden_BTD[torch.arange(len(rows)), mask_BT.sum(1) - 1]
             weight_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
             return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
-        line = Line.of(rows, self.device)
+        line, marks = Line.of(rows, self.device), self._marks(rows, None)
         lengths_B1 = torch.tensor(line.lengths, device=self.device)[:, None]
         if pooling == "mean":
-            return line.grid(self._above(line, rows, None)).sum(1) / lengths_B1
+            return line.grid(self._above(line, rows, None, marks)).sum(1) / lengths_B1
         starts_B = torch.tensor(line.starts(), device=self.device)
-        return self._above(line, rows, starts_B if pooling == "cls" else starts_B + lengths_B1[:, 0] - 1)
+        return self._above(line, rows, starts_B if pooling == "cls" else starts_B + lengths_B1[:, 0] - 1, marks)
 
-    def _padded(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    def _padded(self, rows: Rows, prompts: Sequence[int] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, D) as transformers computes it, and the mask (B, T)."""
         ids_BT, mask_BT = pad(rows, self.fill, self.device)
         body = getattr(self.backbone, self.backbone.base_model_prefix, self.backbone)
         settings = {"use_cache": False} if getattr(body.config, "use_cache", None) is not None else {}
-        return body(input_ids=ids_BT, attention_mask=mask_BT, **settings).last_hidden_state, mask_BT
+        with self.edited(rows, prompts):
+            return body(input_ids=ids_BT, attention_mask=mask_BT, **settings).last_hidden_state, mask_BT
 
-    def _shared(self, rows: Rows, first_wanted: int) -> int:
-        """Tokens at the beginning of all rows that are computed once."""
+    def _shared(self, rows: Rows, first_wanted: int, marks: Sequence[np.ndarray] = ()) -> int:
+        """Tokens at the beginning of all rows that are computed once: equal ids with equal changes behind every block."""
         if not self.share_prefix or not isinstance(self.flat, FlatDecoder) or len(rows) < 2:
             return 0
         shared = min(common_prefix(rows), first_wanted, min(len(row) for row in rows) - 1)
+        if marks and shared:
+            shared = min(shared, common_prefix([marks_T[:shared].tolist() for marks_T in marks]))
         return shared if shared >= _PREFIX_TOKENS else 0
 
-    def _above(self, line: Line, rows: Rows, wanted_P: torch.Tensor | None) -> torch.Tensor:
+    def _above(
+        self, line: Line, rows: Rows, wanted_P: torch.Tensor | None, marks: Sequence[np.ndarray] = ()
+    ) -> torch.Tensor:
         assert self.flat is not None
+        edit = None
+        if self.edits is not None:
+            in_line = [marks[0][: line.shared], *(marks_T[line.shared :] for marks_T in marks)]
+            edit = self.edits.over(np.concatenate(in_line), self.device)
         # Only a row too long for one pass asks for it: everything else was grouped so that it fits.
         self.flat.recompute = len(line.ids_N) > 2 * self.tokens_at_once()
         kept_ND = self._kept(line, rows)
         if kept_ND is not None:
-            return self.flat.hidden(line, kept_ND, wanted_P, first=self._cut)
-        return self.flat.hidden(line, self.flat.embed(line), wanted_P)
+            return self.flat.hidden(line, kept_ND, wanted_P, first=self._cut, edit=edit)
+        return self.flat.hidden(line, self.flat.embed(line), wanted_P, edit=edit)
 
     # What is kept below the first trained block
 
     def first_trained(self) -> int:
-        """Number of the first block with a trained parameter; 0 where something before the blocks is trained."""
+        """Number of the first block with a trained parameter or a changed output, so that what enters it is fixed; 0 where
+        something before the blocks is trained."""
         assert self.flat is not None
         layers = self.flat.layers
         inside = {id(p) for layer in layers for p in layer.parameters()}
@@ -154,6 +213,8 @@ class Body:
         if any(p.requires_grad and id(p) not in inside | after for p in self.flat.body.parameters()):
             return 0
         trained = [i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())]
+        if self.edits is not None:
+            trained.append(self.edits.first_block)
         return min(trained, default=len(layers))
 
     def fingerprint_below(self, cut: int) -> str:

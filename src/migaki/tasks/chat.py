@@ -127,9 +127,13 @@ class ChatFormat:
         """Ids and labels of a whole conversation; each learned turn ends with a stop token that is a target."""
         return self._assemble(self.pieces(conversation.turns, learned_turns=learned_turns))
 
+    def question(self, turns: Sequence[Turn]) -> Rendered:
+        """Everything up to where the assistant answers next, its earlier answers labelled as in training."""
+        return self._assemble(self.pieces(turns, answer=True))
+
     def prompt(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """Ids of everything up to where the assistant answers next."""
-        return self._assemble(self.pieces(turns, answer=True)).ids
+        return self.question(turns).ids
 
     def _assemble(self, pieces: Sequence[tuple[str, bool]]) -> Rendered:
         ids: list[int] = []

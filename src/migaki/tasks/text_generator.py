@@ -143,7 +143,11 @@ class TextGenerator(nn.Module):
         targets_P = np.concatenate([labels_T[at] for labels_T, at in zip(labels, places, strict=True)])
         rows_P = np.repeat(np.arange(len(examples)), [len(at) for at in places])
         ids = [e.ids for e in examples]
-        at_PX = self.body.at(ids, places) if self._plain_head else self._logits_at(ids, rows_P, np.concatenate(places))
+        prompts = [_before_targets(e.labels) for e in examples]
+        if self._plain_head:
+            at_PX = self.body.at(ids, places, prompts)
+        else:
+            at_PX = self._logits_at(ids, prompts, rows_P, np.concatenate(places))
         targets, rows = (torch.from_numpy(x.astype(np.int64)).to(self.device) for x in (targets_P, rows_P))
         return at_PX, targets, rows
 
@@ -152,9 +156,12 @@ class TextGenerator(nn.Module):
         at_PX, _, _ = self.at_targets(examples)
         return self.backbone.get_output_embeddings()(at_PX) if self._plain_head else at_PX
 
-    def _logits_at(self, ids: Sequence[Sequence[int]], rows_P: np.ndarray, places_P: np.ndarray) -> torch.Tensor:
+    def _logits_at(
+        self, ids: Sequence[Sequence[int]], prompts: Sequence[int], rows_P: np.ndarray, places_P: np.ndarray
+    ) -> torch.Tensor:
         ids_BT, mask_BT = pad(ids, self._fill, self.device)
-        logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+        with self.body.edited(ids, prompts):
+            logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
         at_PV: torch.Tensor = logits_BTV[torch.from_numpy(rows_P), torch.from_numpy(places_P)]
         return at_PV.float()
 
@@ -173,9 +180,11 @@ class TextGenerator(nn.Module):
 
     def generic_loss(self, examples: Sequence[Example]) -> torch.Tensor:
         """The same without smoothing, all of it computed as transformers does: what the fast ways are compared with."""
-        ids_BT, mask_BT = pad([e.ids for e in examples], self._fill, self.device)
+        ids = [e.ids for e in examples]
+        ids_BT, mask_BT = pad(ids, self._fill, self.device)
         labels_BT, _ = pad([e.labels for e in examples], NO_TARGET, self.device)
-        logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+        with self.body.edited(ids, [_before_targets(e.labels) for e in examples]):
+            logits_BTV = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
         return F.cross_entropy(
             logits_BTV[:, :-1].flatten(0, 1).float(),
             labels_BT[:, 1:].flatten(),
@@ -251,7 +260,8 @@ class TextGenerator(nn.Module):
         asked = [tuple(turns) for turns in conversations]
         if self._context is not None:
             asked = [self._context(turns, self.task.max_new_tokens) for turns in asked]
-        prompts = [self.chat.prompt(turns) for turns in asked]
+        questions = [self.chat.question(turns) for turns in asked]
+        prompts = [question.ids for question in questions]
         rooms = [min(self.task.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
         too_long = [i for i, room in enumerate(rooms) if room < 1]
         if too_long:
@@ -264,17 +274,19 @@ class TextGenerator(nn.Module):
         done = 0
         for group in self._answered_together(prompts, rooms):
             ids_BT, mask_BT = pad([prompts[i] for i in group], self._fill, self.device, left=True)
-            out_BT = self.backbone.generate(
-                input_ids=ids_BT,
-                attention_mask=mask_BT,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,  # the model's own settings may hold one
-                logits_processor=[_FewerRepeats(self.task.repetition_penalty, (*self.chat.stop_ids, self._fill))],
-                max_new_tokens=rooms[group[0]],
-                eos_token_id=list(self.chat.stop_ids),
-                pad_token_id=self._fill,
-            )
+            ends = [_before_targets(questions[i].labels) for i in group]
+            with self.body.edited([prompts[i] for i in group], ends, left=True):
+                out_BT = self.backbone.generate(
+                    input_ids=ids_BT,
+                    attention_mask=mask_BT,
+                    do_sample=False,
+                    num_beams=1,
+                    repetition_penalty=1.0,  # the model's own settings may hold one
+                    logits_processor=[_FewerRepeats(self.task.repetition_penalty, (*self.chat.stop_ids, self._fill))],
+                    max_new_tokens=rooms[group[0]],
+                    eos_token_id=list(self.chat.stop_ids),
+                    pad_token_id=self._fill,
+                )
             for i, ids in zip(group, out_BT[:, ids_BT.shape[1] :].tolist(), strict=True):
                 end = next((k for k, token in enumerate(ids) if token in self.chat.stop_ids), None)
                 text = self.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
@@ -323,6 +335,14 @@ class _FewerRepeats(LogitsProcessor):
         changed_BV = scores_BV.scatter(1, ids_BT, less_BT)
         changed_BV[:, self.spared] = scores_BV[:, self.spared]
         return changed_BV
+
+
+def _before_targets(labels: Sequence[int]) -> int:
+    """Tokens that stand before the first target: what counts as the prompt for methods that look at it.
+
+    In a conversation of several turns that is the first prompt, and a later answer stands behind the same one.
+    """
+    return next((at for at, label in enumerate(labels) if label != NO_TARGET), len(labels))
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> list[int]:

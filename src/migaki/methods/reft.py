@@ -1,0 +1,74 @@
+"""ReFT: low-rank edits of the hidden vectors at the ends of the prompt, while every weight of the base stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from migaki.core.parts import Learner, Method, Task
+from migaki.core.types import Dataset
+
+if TYPE_CHECKING:
+    from migaki.models.base import Base
+
+__all__ = ["Reft"]
+
+
+class Reft(Method):
+    """Low-rank edits of what comes out of the blocks, at the first and last tokens of the prompt; the base stays frozen.
+
+    The prompt is the whole text for a classifier. For a generator it is what stands before the first token that is
+    learned, in a conversation of several turns that is before the first learned answer; answers are never edited. Trains a
+    tenth or less of what LoRA does. Strong on short answers and style, weaker than LoRA on long chains of reasoning
+    (section 4.3 of the paper). The edits depend on the place, so they cannot be merged into weights.
+    Source: Wu et al. 2024, arXiv:2404.03592.
+    """
+
+    kind: Literal["reft"] = "reft"
+    form: Literal["loreft", "noreft", "direft"] = "loreft"
+    """loreft: h + R'(W h + b - R h), rows of R orthonormal (eq. 2); noreft: the same with any R (appendix E); direft:
+    h + R'(W h + b) with any R, a little quicker and often a little worse (eq. 3)."""
+    rank: PositiveInt = 4
+    """Width of the edit. Trained parameters grow in proportion: 2 x rank x hidden size + rank for each unit."""
+    layers: Literal["all"] | list[NonNegativeInt] = "all"
+    """Behind which blocks, counted from 0: all of them, or for example [3, 9, 18, 24]."""
+    first: NonNegativeInt = 7
+    """How many of the prompt's first tokens are edited. A prompt too short for first and last is divided between them."""
+    last: NonNegativeInt = 7
+    """How many of the prompt's last tokens are edited."""
+    tied: bool = True
+    """One edit a block for both ends of the prompt; false: one for each end, twice the parameters."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the edit's numbers that are dropped in training; the hidden vector itself is never dropped."""
+    init: Literal["identity", "paper"] = "identity"
+    """identity: training starts from the base, because the first edit is none. paper: W and b start at random, so that the
+    model is worse than the base before the first step."""
+
+    default_learning_rate: ClassVar[float] = 9e-4
+    keeps_base: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+
+    def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
+        from migaki.methods.interventions import intervene
+        from migaki.methods.tuned import TunedLearner
+
+        network = task.network(base, train, seed)
+        intervene(network, self, seed)
+        return TunedLearner(network, self._saver(base))
+
+    def restore(self, base: Base, task: Task, folder: Path) -> Learner:
+        from migaki.methods.interventions import intervene, load_interventions
+        from migaki.methods.tuned import TunedLearner
+
+        network = task.restore(base, folder)
+        intervene(network, self, seed=0)
+        load_interventions(network, folder)
+        return TunedLearner(network, self._saver(base))
+
+    def _saver(self, base: Base) -> Callable[[Any, Path], None]:
+        from migaki.methods.interventions import save_interventions
+
+        return lambda network, folder: save_interventions(network, base.reference, folder)
