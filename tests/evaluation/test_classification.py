@@ -124,20 +124,16 @@ def test_no_loss_where_a_method_has_none():
     assert "loss" not in classification(predicted([("a", "a")], loss=None), LABELS, seed=0).metrics
 
 
-def test_calibration_error_by_hand():
-    # bin 0.9..1: 4 rows, confidence 0.95, 3 right: gap 0.20; bin 0.5..0.6: 1 row, 0.55, right: gap 0.45
-    rows_ = predicted([("a", "a")] * 3 + [("a", "b")], confidence=0.95) + predicted([("a", "a")], confidence=0.55)
-    error = classification(rows_, LABELS, seed=0).details["expected_calibration_error"]
-    assert error == pytest.approx(0.8 * 0.20 + 0.2 * 0.45)
-
-
-def test_full_confidence_falls_into_the_last_bin():
-    made = predicted([("a", "a"), ("a", "b")], confidence=1.0)
-    assert classification(made, LABELS, seed=0).details["expected_calibration_error"] == pytest.approx(0.5)
-
-
-def test_no_calibration_without_confidences():
-    assert classification(predicted([("a", "a")]), LABELS, seed=0).details["expected_calibration_error"] is None
+def test_confused_pairs_are_ranked_with_their_share_of_the_true_label():
+    pairs = [("a", "b")] * 2 + [("a", "a")] * 2 + [("c", "b")] + [("d", "c")] + [("d", "d")] * 3 + [("b", "b")]
+    found = classification(predicted(pairs), LABELS, seed=0).details["confused_pairs"]
+    assert [(pair["target"], pair["output"], pair["n"]) for pair in found] == [
+        ("a", "b", 2),
+        ("c", "b", 1),
+        ("d", "c", 1),
+    ]
+    assert [(pair["share"]["value"], pair["share"]["n"]) for pair in found] == [(2 / 4, 4), (1 / 1, 1), (1 / 4, 4)]
+    assert (found[0]["share"]["low"], found[0]["share"]["high"]) == wilson(2, 4)
 
 
 @given(rows)

@@ -32,7 +32,7 @@ def test_loss_is_the_mean_over_tokens_not_over_rows():
     found = generation(rows, seed=0)
     assert found.metrics["loss"].value == pytest.approx(1.3)
     assert generation_scores(rows) == {"loss": pytest.approx(1.3)}
-    assert found.details == {"rows": 2, "target_tokens": 10, "generated_rows": 0}
+    assert found.details == {"rows": 2, "target_tokens": 10, "generated_rows": 0, "slices": []}
 
 
 def test_perplexity_and_its_interval_are_the_exponentials_of_the_loss():

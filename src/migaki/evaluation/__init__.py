@@ -1,17 +1,27 @@
-"""Metrics with their intervals. Numpy only; scikit-learn and scipy are the oracles of the tests."""
+"""Metrics with their intervals, and what goes wrong where. Numpy only, with scikit-learn and scipy as the oracles of the
+tests; the one exception is the logistic regression behind suspicious labels."""
 
+from migaki.evaluation.calibration import calibration, temperature_scaling
 from migaki.evaluation.classification import classification, classification_scores
 from migaki.evaluation.gain import gain
 from migaki.evaluation.generation import character_f1, generation, generation_scores
 from migaki.evaluation.intervals import bootstrap, wilson
+from migaki.evaluation.slices import accuracy_slices, loss_slices
+from migaki.evaluation.suspicion import out_of_fold, suspects
 
 __all__ = [
+    "accuracy_slices",
     "bootstrap",
+    "calibration",
     "character_f1",
     "classification",
     "classification_scores",
     "gain",
     "generation",
     "generation_scores",
+    "loss_slices",
+    "out_of_fold",
+    "suspects",
+    "temperature_scaling",
     "wilson",
 ]

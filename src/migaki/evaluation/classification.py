@@ -11,9 +11,15 @@ import numpy as np
 
 from migaki.core.errors import DataError
 from migaki.core.types import Evaluation, Measure, Prediction
+from migaki.evaluation.calibration import calibration
 from migaki.evaluation.intervals import bootstrap, percentiles, proportion, resample_weights
+from migaki.evaluation.recall import recall_at
+from migaki.evaluation.slices import accuracy_slices
 
 __all__ = ["classification", "classification_scores"]
+
+_PAIRS = 100
+"""Confused pairs that are listed; the matrix holds them all."""
 
 
 def classification(predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:
@@ -50,7 +56,7 @@ def classification(predictions: Sequence[Prediction], labels: Sequence[str], see
     if all(p.loss is not None for p in predictions):
         loss_N = np.array([p.loss for p in predictions])
         metrics["loss"] = bootstrap(loss_N, seed, lambda weights_KN: weights_KN @ loss_N / n)
-    return Evaluation(metrics, _details(predictions, labels, target_N, output_N), predictions)
+    return Evaluation(metrics, _details(predictions, labels, target_N, output_N, seed), predictions)
 
 
 def classification_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
@@ -131,6 +137,7 @@ def _details(
     labels: Sequence[str],
     target_N: np.ndarray,
     output_N: np.ndarray,
+    seed: int,
 ) -> dict[str, Any]:
     n, c = len(target_N), len(labels)
     confusion_CC = np.zeros((c, c), dtype=np.int64)
@@ -153,18 +160,24 @@ def _details(
         "per_class": per_class,
         "never_predicted": [label for i, label in enumerate(labels) if support_C[i] > 0 and predicted_C[i] == 0],
         "majority": {"label": labels[majority], "accuracy": proportion(int(support_C[majority]), n).as_json()},
-        "expected_calibration_error": _calibration_error(predictions, target_N == output_N),
+        "confused_pairs": _confused_pairs(confusion_CC, labels),
+        "slices": accuracy_slices(predictions),
+        "calibration": calibration(predictions, seed),
+        **({"recall_at": found} if (found := recall_at(predictions)) else {}),
     }
 
 
-def _calibration_error(predictions: Sequence[Prediction], hit_N: np.ndarray) -> float | None:
-    """Mean gap between confidence and accuracy over ten equal bins. Source: Guo et al. 2017, arXiv:1706.04599, eq. 3."""
-    if any(p.confidence is None for p in predictions):
-        return None
-    confidence_N = np.array([p.confidence for p in predictions], dtype=np.float64)
-    bin_N = np.minimum((confidence_N * 10).astype(int), 9)
-    gaps = [
-        abs(float(hit_N[bin_N == b].mean()) - float(confidence_N[bin_N == b].mean())) * float((bin_N == b).mean())
-        for b in np.unique(bin_N)
+def _confused_pairs(confusion_CC: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Which label is taken for which, the most frequent first, each with its share of the rows of the true label."""
+    pairs = [
+        {
+            "target": labels[i],
+            "output": labels[j],
+            "n": int(confusion_CC[i, j]),
+            "share": proportion(int(confusion_CC[i, j]), int(confusion_CC[i].sum())).as_json(),
+        }
+        for i, j in np.argwhere(confusion_CC)
+        if i != j
     ]
-    return float(sum(gaps))
+    pairs.sort(key=lambda pair: (-pair["n"], -pair["share"]["value"], pair["target"], pair["output"]))
+    return pairs[:_PAIRS]

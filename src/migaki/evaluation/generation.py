@@ -11,6 +11,8 @@ import numpy as np
 from migaki.core.errors import DataError
 from migaki.core.types import Evaluation, Measure, Prediction
 from migaki.evaluation.intervals import bootstrap, proportion
+from migaki.evaluation.recall import recall_at
+from migaki.evaluation.slices import loss_slices
 
 __all__ = ["character_f1", "generation", "generation_scores"]
 
@@ -41,9 +43,14 @@ def generation(predictions: Sequence[Prediction], seed: int) -> Evaluation:
         metrics["chrf"] = _mean(_chrf(pairs), seed)
         metrics["character_f1"] = _mean([character_f1(output, target) for output, target in pairs], seed)
         metrics["stopped"] = proportion(sum(bool(p.stopped) for p in written), len(written))
-    return Evaluation(
-        metrics, {"rows": n, "target_tokens": int(tokens_N.sum()), "generated_rows": len(written)}, predictions
-    )
+    details = {
+        "rows": n,
+        "target_tokens": int(tokens_N.sum()),
+        "generated_rows": len(written),
+        "slices": loss_slices(predictions, seed),
+        **({"recall_at": found} if (found := recall_at(predictions)) else {}),
+    }
+    return Evaluation(metrics, details, predictions)
 
 
 def generation_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
