@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from pydantic import PositiveInt, ValidationInfo, field_validator, model_validat
 from migaki.core.errors import DataError
 from migaki.core.parts import Part
 from migaki.core.types import Dataset, Finding, Record, Row, Splits
+from migaki.data.corrections import apply_corrections
 from migaki.data.formats import READERS
 from migaki.data.problems import refuse_rows
 from migaki.data.sources import Table, is_address, read_records
@@ -71,6 +72,10 @@ class Data(Part):
     """Leave out train rows that also stand in a given valid or test file; otherwise they are reported."""
     min_rows_per_label: PositiveInt = 1
     """Labels with fewer train rows are left out of all splits, and counted."""
+    corrections: str | None = None
+    """A list that `migaki evaluate RUN --errors FILE` wrote. Where a row of kind relabel has yes under accept, the row of
+    train, valid or test with that place and that text gets the suggested label. Which rows are test rows does not
+    change, so that two runs can be compared; other rows of the list change nothing."""
 
     @field_validator("train", "valid", "test")
     @classmethod
@@ -82,18 +87,14 @@ class Data(Part):
             )
         if not isinstance(value, str) or is_address(value):
             return value
-        if not value.strip():
-            raise ValueError("the path is empty; give a file, demo:NAME or a list of rows.")
         if info.field_name != "train" and _is_number(value):
             raise ValueError(f"{value!r} is a text; write the share without quotes: {info.field_name}: {value}.")
-        if "\x00" in value:
-            raise ValueError("the path holds a NUL character, which no file name can; write it again.")
-        try:
-            path = Path(value).expanduser()
-        except RuntimeError:
-            raise ValueError(f"there is no home folder for {value!r}; write the path out.") from None
-        folder = (info.context or {}).get("folder") or Path()
-        return os.path.abspath(Path(folder) / path)
+        return _absolute(value, info, "give a file, demo:NAME or a list of rows")
+
+    @field_validator("corrections")
+    @classmethod
+    def _corrections_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return value if value is None else _absolute(value, info, "give the file of corrections")
 
     @model_validator(mode="after")
     def _rows_are_left_to_train(self) -> Self:
@@ -122,8 +123,13 @@ class Data(Part):
                 other = self._read(source, name, content_kind)
                 findings += other.findings
                 given[name] = other.dataset
-        rows = self._without_rare(train.dataset, given, findings)
-        findings += [finding for finding in (repeats_within(rows), conflicting(rows)) if finding]
+        corrected: dict[Row, Row] = {}
+        if self.corrections is not None:
+            corrected, note = apply_corrections(self.corrections, [train.dataset, *given.values()])
+            findings.append(note)
+
+        rows = self._without_rare(train.dataset, given, corrected, findings)
+        findings += [finding for finding in (repeats_within(rows), conflicting(_right(rows, corrected))) if finding]
         rows = self._without_leaks(rows, given, findings)
         kept, n_rows = rows, len(rows)
         for name, share in (("test", self.test), ("valid", self.valid)):
@@ -131,7 +137,10 @@ class Data(Part):
                 # The share is of all train rows, also where test was already taken from them.
                 kept, taken = split_off(kept, min(share * n_rows / len(kept), 1.0), seed, name)
                 given[name] = Dataset(name, tuple(taken))
-        splits = Splits(Dataset("train", tuple(kept)), given["valid"], given["test"], tuple(findings), train.columns)
+        # Only now: rows are drawn by the labels they came with, so that a correction moves none into another split.
+        found = {"train": kept, "valid": given["valid"].rows, "test": given["test"].rows}
+        sets = {name: Dataset(name, _right(rows, corrected)) for name, rows in found.items()}
+        splits = Splits(sets["train"], sets["valid"], sets["test"], tuple(findings), train.columns)
         _check(splits, n_rows)
         return splits
 
@@ -168,19 +177,23 @@ class Data(Part):
         findings = _notes(table, {role: col for role, col in columns.items() if role not in named})
         return _Read(Dataset(name, tuple(rows)), table.records, columns, findings)
 
-    def _without_rare(self, train: Dataset, given: dict[str, Dataset], findings: list[Finding]) -> list[Row]:
-        """The train rows whose label is frequent enough; the others leave the given splits too."""
-        rare = rare_labels(train.rows, self.min_rows_per_label) - {None}
+    def _without_rare(
+        self, train: Dataset, given: dict[str, Dataset], corrected: Mapping[Row, Row], findings: list[Finding]
+    ) -> list[Row]:
+        """The train rows whose right label is frequent enough; the others leave the given splits too."""
+        right = _right(train.rows, corrected)
+        rare = rare_labels(right, self.min_rows_per_label) - {None}
         if not rare:
             return list(train.rows)
-        if len(rare) == len({row.content.stratum() for row in train.rows}):
+        if len(rare) == len({row.content.stratum() for row in right}):
             raise DataError(
                 f"No label of {train.rows[0].place.source} has {self.min_rows_per_label} rows. "
                 "Lower data.min_rows_per_label, or give more rows."
             )
 
         def frequent(split: Dataset) -> tuple[Row, ...]:
-            return tuple(row for row in split.rows if row.content.stratum() not in rare)
+            pairs = zip(split.rows, _right(split.rows, corrected), strict=True)
+            return tuple(row for row, right in pairs if right.content.stratum() not in rare)
 
         n_before = len(train) + sum(map(len, given.values()))
         rows = frequent(train)
@@ -219,6 +232,25 @@ class Data(Part):
                 "learn from. Give other rows as data.train, or a share as data.valid and data.test."
             )
         return kept
+
+
+def _right(rows: Sequence[Row], corrected: Mapping[Row, Row]) -> tuple[Row, ...]:
+    """The rows with their labels corrected."""
+    return tuple(corrected.get(row, row) for row in rows) if corrected else tuple(rows)
+
+
+def _absolute(path: str, info: ValidationInfo, remedy: str) -> str:
+    """The path of a file, relative to the recipe's folder until here."""
+    if not path.strip():
+        raise ValueError(f"the path is empty; {remedy}.")
+    if "\x00" in path:
+        raise ValueError("the path holds a NUL character, which no file name can; write it again.")
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no home folder for {path!r}; write the path out.") from None
+    folder = (info.context or {}).get("folder") or Path()
+    return os.path.abspath(Path(folder) / expanded)
 
 
 def _is_number(text: str) -> bool:
