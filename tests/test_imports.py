@@ -23,7 +23,7 @@ LAYERS = [
     {"core"},
     {"environment"},
     {"data", "evaluation", "models", "report", "training"},
-    {"tasks"},
+    {"retrieval", "tasks"},
     {"methods"},
     {"recipe"},
     {"run", "unfinished"},

@@ -201,6 +201,11 @@ class Prediction:
     scores: tuple[float, ...] = ()
     text: str = ""
     """What was asked: the text or the prompt, for reports and error lists."""
+    sources: tuple[str, ...] = ()
+    """Where that stands which was looked up for the row (file:line), the nearest first."""
+    found_at: int | None = None
+    """Of methods that look up: at which rank the first right one stands, 0 where none of the first ten is; None where it
+    is not known what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
