@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -133,6 +134,90 @@ def test_more_blocks_than_there_are_is_refused(kind: str, tiny_encoder: Path, ti
 def test_a_generator_has_no_head_of_its_own_to_train_alone(tiny_decoder: Path) -> None:
     with pytest.raises(RecipeError, match="with 0 blocks nothing of a generator is left"):
         learner_for("generate", 0, conversations(4), tiny_decoder, tiny_decoder)
+
+
+# what the recipe names instead of blocks, and beside them
+
+NAMED: dict[str, tuple[str, dict[str, Any], str]] = {
+    # kind, settings, and a regular expression for the names that move
+    "a block": ("classify_text", {"train": ["layer.0"]}, r"head\.|.*layer\.0\."),
+    "layers of one name": ("generate", {"train": ["q_proj"]}, r".*\.q_proj\."),
+    "one parameter": (
+        "classify_text",
+        {"train": ["layer.1.output.dense.bias"]},
+        r"head\.|.*layer\.1\.output\.dense\.bias",
+    ),
+    "with a star": (
+        "generate",
+        {"train": ["layers.1.*.up_proj", "model.norm"]},
+        r".*layers\.1\.mlp\.up_proj\.|.*model\.norm",
+    ),
+    "the head by its other name": ("generate", {"train": ["lm_head"]}, r".*embed_tokens\."),
+    "BitFit": ("classify_text", {"blocks": 0, "biases": True}, r"head\.|.*\.bias$"),
+    "norms": ("classify_text", {"blocks": 0, "norms": True}, r"head\.|.*LayerNorm\."),
+    "norms of a decoder": ("generate", {"blocks": 0, "norms": True}, r".*norm\."),
+    "norms beside a block": ("generate", {"norms": True}, r".*layers\.1\.|.*norm\."),
+    "the head alone": ("classify_text", {"train": []}, r"head\."),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_the_recipe_names_moves_and_nothing_else(
+    name: str, tiny_encoder: Path, tiny_decoder: Path, tmp_path: Path
+) -> None:
+    kind, settings, wanted = NAMED[name]
+    rows, folder = rows_of(kind, 8), tiny_encoder if kind == "classify_text" else tiny_decoder
+    learner: Any = prepared(folder, settings_for(kind), Frozen(**settings), rows)
+    before = {n: p.detach().clone() for n, p in learner.network.named_parameters()}
+    fitted(learner, rows, tmp_path / "runs", epochs=1)
+    moved = {n for n, p in learner.network.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n in before if re.match(wanted, n)} == set(trained(learner))
+    assert moved
+    learner.save(tmp_path)
+    again = Frozen(**settings).restore(
+        base_from(folder, "encoder" if kind == "classify_text" else "decoder"), settings_for(kind), tmp_path
+    )
+    for n, p in again.network.named_parameters():  # type: ignore[attr-defined]
+        assert torch.equal(p, dict(learner.network.named_parameters())[n]), n
+
+
+def test_one_block_is_trained_where_the_recipe_says_nothing(tiny_encoder: Path) -> None:
+    rows = rows_of("classify_text", 4)
+    one, nothing = (
+        prepared(tiny_encoder, settings_for("classify_text"), f, rows) for f in (Frozen(blocks=1), Frozen())
+    )
+    assert trained(one).keys() == trained(nothing).keys()
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "a name that is none": (
+        "generate",
+        {"train": ["q_proj", "query"]},
+        "method.train",
+        "'query' matches no layer that is meant here; they are called down_proj, embed_tokens, gate_proj, input_layernorm",
+    ),
+    "no biases": ("generate", {"biases": True}, "method.biases", "this model has no biases"),
+    "nothing named": ("generate", {"train": []}, "method.train", "names nothing"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_trained_is_refused(name: str, tiny_encoder: Path, tiny_decoder: Path) -> None:
+    kind, settings, path, found = REFUSED[name]
+    folder = tiny_encoder if kind == "classify_text" else tiny_decoder
+    with pytest.raises(RecipeError) as error:
+        prepared(folder, settings_for(kind), Frozen(**settings), rows_of(kind, 4))
+    (problem,) = error.value.problems
+    assert problem.path == path
+    assert problem.message.startswith(found)
+
+
+def test_blocks_and_names_together_are_refused() -> None:
+    from migaki.recipe import Recipe
+
+    method = {"kind": "frozen", "blocks": 1, "train": ["layer.0"]}
+    with pytest.raises(RecipeError, match="blocks and train both say what is trained; leave one of them out"):
+        Recipe(task="classify_text", data={"train": "a.csv"}, method=method)
 
 
 def weights(learner: Any) -> dict[str, torch.Tensor]:

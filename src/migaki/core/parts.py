@@ -78,12 +78,14 @@ class Example:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a learning-rate factor and a weight decay."""
+    """Parameters that share a learning-rate factor, a weight decay and the epoch in which they begin to move."""
 
     named: Sequence[tuple[str, torch.nn.Parameter]]
     decays: bool
     """False for norms and biases, which are never pulled towards zero."""
     rate_factor: float = 1.0
+    from_epoch: int = 0
+    """Before this epoch, counted from 0, the parameters do not move at all."""
 
 
 class Learner(Protocol):

@@ -20,7 +20,7 @@ from migaki.core.errors import DamagedError, ModelError, Problem, RecipeError
 from migaki.core.parts import Example
 from migaki.core.seeds import derive
 from migaki.core.types import Row
-from migaki.methods.patterns import matches, unmatched
+from migaki.methods.patterns import check_patterns, matches
 
 if TYPE_CHECKING:
     from migaki.methods.lora import Lora
@@ -190,12 +190,14 @@ def adapt(network: Any, lora: Lora, seed: int) -> None:
     layers = _linear_layers(backbone)
     chosen = list(layers)
     if lora.targets != "all-linear":
-        _refuse("method.targets", unmatched(lora.targets, chosen))
+        check_patterns("method.targets", lora.targets, chosen)
         chosen = [name for name in layers if any(matches(name, pattern) for pattern in lora.targets)]
         if not chosen:
-            _refuse("method.targets", ["is empty; name at least one layer, or leave it out for all-linear."])
-    _refuse("method.rank_pattern", unmatched(lora.rank_pattern, chosen))
-    _refuse("method.alpha_pattern", unmatched(lora.alpha_pattern, chosen))
+            raise RecipeError(
+                [Problem("method.targets", "is empty; name at least one layer, or leave it out for all-linear.")]
+            )
+    check_patterns("method.rank_pattern", lora.rank_pattern, chosen)
+    check_patterns("method.alpha_pattern", lora.alpha_pattern, chosen)
     network.requires_grad_(True)
     backbone.requires_grad_(False)
     for name in chosen:
@@ -207,11 +209,6 @@ def adapt(network: Any, lora: Lora, seed: int) -> None:
             child,
             LoraLinear(layers[name], lora.rank_of(name), lora.scale_of(name), lora.dropout, generator, dora=lora.dora),
         )
-
-
-def _refuse(setting: str, faults: Sequence[str]) -> None:
-    if faults:
-        raise RecipeError([Problem(setting, fault) for fault in faults])
 
 
 def adapted_layers(backbone: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

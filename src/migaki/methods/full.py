@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
@@ -18,15 +20,24 @@ class Full(Method):
     """All weights are trained and saved as an ordinary Hugging Face folder. Costs four times the model in memory."""
 
     kind: Literal["full"] = "full"
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of a block over that of the one above it; the last block has this share of the head's. 1: all have the
+    same; 0.8 to 0.95 is usual. Source: Clark et al. 2020, arXiv:2003.10555, appendix A."""
+    gradual: bool = False
+    """Begin with the head and the last block, and train one block more from each epoch on, at last the embeddings.
+    Source: Howard & Ruder 2018, arXiv:1801.06146, section 3.3."""
+
     default_learning_rate: ClassVar[float] = 5e-5
     keeps_base: ClassVar[bool] = False
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
+        from migaki.methods.depth import pace_of
         from migaki.methods.tuned import TunedLearner
 
         network = task.network(base, train, seed)
         network.requires_grad_(True)
-        return TunedLearner(network, self._save_backbone)
+        pace = pace_of(network, self.layer_decay, self.gradual)
+        return TunedLearner(network, self._save_backbone, pace.rate_factor, pace.from_epoch)
 
     def restore(self, base: Base, task: Task, folder: Path) -> Learner:
         from migaki.methods.tuned import TunedLearner

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-__all__ = ["matches", "unmatched"]
+from migaki.core.errors import Problem, RecipeError
+
+__all__ = ["check_patterns", "matches"]
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -17,15 +19,20 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")
 
 
-def unmatched(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
-    """The patterns that name none of the layers, in words for a recipe's problem.
+def check_patterns(setting: str, patterns: Iterable[str], names: Sequence[str], called: Iterable[str] = ()) -> None:
+    """Refuse patterns that name nothing.
 
-    >>> unmatched(["q_proj", "query"], ["layers.0.q_proj", "layers.0.v_proj"])
-    ["'query' matches no layer that is meant here; they are called q_proj, v_proj."]
+    Args:
+        names: what can be named.
+        called: what these are called in the message; their last parts where it is left out.
+    Raises:
+        RecipeError: lists every pattern that fits no name.
     """
-    kinds = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in names}))
-    return [
-        f"{pattern!r} matches no layer that is meant here; they are called {kinds}."
+    kinds = ", ".join(sorted(set(called) or {name.rsplit(".", 1)[-1] for name in names}))
+    problems = [
+        Problem(setting, f"{pattern!r} matches no layer that is meant here; they are called {kinds}.")
         for pattern in patterns
         if not any(matches(name, pattern) for name in names)
     ]
+    if problems:
+        raise RecipeError(problems)

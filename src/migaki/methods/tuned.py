@@ -35,11 +35,13 @@ class TunedLearner:
         network: Any,
         save_weights: Callable[[Any, Path], None],
         rate_factor: Callable[[str], float] = lambda _: 1.0,
+        from_epoch: Callable[[str], int] = lambda _: 0,
     ) -> None:
-        """`rate_factor` tells by a parameter's name what its learning rate is multiplied with."""
+        """`rate_factor` and `from_epoch` tell them by a parameter's name."""
         self.network = network
         self._save_weights = save_weights
         self._rate_factor = rate_factor
+        self._from_epoch = from_epoch
         self._dtype = torch.float32
 
     @property
@@ -52,11 +54,11 @@ class TunedLearner:
     def parameter_groups(self) -> list[ParameterGroup]:
         """Matrices decay, vectors (norms and biases) do not: pulling a norm's scale to zero fights the norm itself. Nor do
         edits of hidden vectors, of which a smaller matrix W is not the smaller edit."""
-        alike: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {}
+        alike: dict[tuple[bool, float, int], list[tuple[str, nn.Parameter]]] = {}
         for name, p in self.network.named_parameters():
             if p.requires_grad:
                 decays = p.ndim >= 2 and not name.startswith("edits.")
-                alike.setdefault((decays, self._rate_factor(name)), []).append((name, p))
+                alike.setdefault((decays, self._rate_factor(name), self._from_epoch(name)), []).append((name, p))
         return [ParameterGroup(alike[key], *key) for key in sorted(alike, reverse=True)]
 
     def parameter_counts(self) -> tuple[int, int]:

@@ -137,8 +137,15 @@ def fit(
     optimizer = _adamw(groups, training, learning_rate)
     per_epoch = epoch_steps(len(train), training.batch_size)
     progress = Progress(total_steps=min(per_epoch * training.epochs, training.max_steps or per_epoch * training.epochs))
-    passes = 0 if training.mask_tokens else -(-progress.total_steps // per_epoch)
+    n_epochs = -(-progress.total_steps // per_epoch)
+    passes = 0 if training.mask_tokens else n_epochs
     settled = learner.settle(train, valid, passes, monitor.note)
+    late = [group for group in groups if group.from_epoch >= n_epochs]
+    if late:
+        monitor.note(
+            f"{sum(len(group.named) for group in late)} of {len(parameters)} trained tensors never move: their turn comes in "
+            f"epoch {1 + min(group.from_epoch for group in late)}, and there are {n_epochs}; raise training.epochs"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
         progress = _resume(checkpoints, parameters, optimizer, progress, start, monitor)
@@ -153,6 +160,7 @@ def fit(
             judge=judge,
             run=run,
             optimizer=optimizer,
+            groups=groups,
             parameters=parameters,
             start=start,
             learning_rate=learning_rate,
@@ -167,6 +175,7 @@ def fit(
             reason = loop.run_steps()
         finally:
             monitor.stop()
+            loop.let_move(max(group.from_epoch for group in groups))
     best_step = progress.best_step or 0
     if best_step:
         load_weights(_checkpoint_folder(checkpoints, best_step), parameters)
@@ -251,6 +260,7 @@ class _Loop:
     judge: Judge
     run: RunFolder
     optimizer: torch.optim.Optimizer
+    groups: Sequence[ParameterGroup]
     parameters: Mapping[str, torch.nn.Parameter]
     start: Start
     learning_rate: float
@@ -312,9 +322,18 @@ class _Loop:
         prune(checkpoints, keep={progress.best_step or 0})
         self.saved_at_s = time.monotonic()
 
+    def let_move(self, epoch: int) -> None:
+        """Gradients for the groups whose epoch has come and none for the others, which so neither move nor decay, and whose
+        moments begin when they do. A function of the epoch alone, so that a resumed run does the same."""
+        if any(group.from_epoch for group in self.groups):
+            for group in self.groups:
+                for _, parameter in group.named:
+                    parameter.requires_grad_(group.from_epoch <= epoch)
+
     def _step(self) -> None:
         progress, training = self.progress, self.training
         began = time.monotonic()
+        self.let_move(progress.step // self.per_epoch)
         rate = rate_at(progress.step, progress.total_steps, self.learning_rate, training.schedule, training.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
