@@ -239,7 +239,7 @@ def _write_results(
                 "better": better,
                 "gain": gain(before, after, metric, recipe.seed).as_json(),
                 **after.as_json(),
-                "baseline": {"name": recipe.task.baseline_name(), **before.as_json()},
+                "baseline": {"name": recipe.method.baseline_name(recipe.task), **before.as_json()},
                 "cost": dict(cost),
             }
         ),

@@ -135,6 +135,7 @@ class Run:
         model_folder = self.path / "model"
         verify(model_folder)
         recipe = self.recipe
+        base: Base | None = None
         if recipe.method.keeps_base:
             base = base_of(recipe.model, recipe.task.base_role, self._runs)
             trained_on = read_json(self.path / "environment.json")["model"]["fingerprint"]
@@ -143,7 +144,7 @@ class Run:
                     f"{recipe.model.reference} has other weights now than when run {self.id} was trained (sha256 {base.fingerprint[:12]}, "
                     f"then {trained_on[:12]}), so its adapter does not fit. Restore the model it was trained on, or train again."
                 )
-        else:
+        elif recipe.method.uses_base:
             base = load_base(Located(f"run:{self.id}", model_folder, None, "unknown"), recipe.task.base_role)
         learner = recipe.method.restore(base, recipe.task, model_folder)
         learner.evaluation_mode()

@@ -212,7 +212,7 @@ def test_a_handful_of_rows_never_proves_anything(classified, tmp_path):
 
 def test_a_method_that_trains_nothing_says_so(classified, tmp_path):
     def change(results):
-        results["cost"] |= {"steps": 0, "best_step": 0}
+        results["cost"] |= {"steps": 0, "best_step": 0, "trainable_parameters": 0}
 
     copy = with_results(classified, tmp_path, change)
     (copy / "history.jsonl").unlink()

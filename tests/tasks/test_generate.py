@@ -183,12 +183,10 @@ def test_the_generation_settings_of_the_base_do_not_leak_into_greedy_answers(bas
     assert network(base, max_new_tokens=12).answer(asked) == plain
 
 
-def test_a_penalty_makes_seen_tokens_less_likely_but_never_the_end(base):
+def test_a_penalty_makes_seen_tokens_less_likely_but_never_the_end(base, monkeypatch):
     """Greedy by hand, token after token, without cache and without padding; rows of other lengths beside it change nothing."""
-    with torch.no_grad():
-        # Letters are the likeliest, not the special tokens and the line end.
-        base.model.get_output_embeddings().weight[[0, 1, 2, 3, *base.tokenizer("\n")["input_ids"]]] = 0.0
-    made = network(base, max_new_tokens=12, repetition_penalty=1.6)
+    monkeypatch.setattr(base.tokenizer, "decode", lambda ids, **_: " ".join(map(str, ids)))
+    made = network(base, max_new_tokens=12, repetition_penalty=2.0)
     asked = [[Turn("user", "hello")], [Turn("user", "the printer does not print since the order has arrived")]]
     expected = []
     for turns in asked:
@@ -197,9 +195,10 @@ def test_a_penalty_makes_seen_tokens_less_likely_but_never_the_end(base):
         while len(ids) < start + 12 and ids[-1] not in made.chat.stop_ids:
             scores = made.backbone(torch.tensor([ids])).logits[0, -1]
             for seen in set(ids) - set(made.chat.stop_ids) - {made.tokenizer.pad_token_id}:
-                scores[seen] = scores[seen] / 1.6 if scores[seen] > 0 else scores[seen] * 1.6
+                scores[seen] = scores[seen] / 2 if scores[seen] > 0 else scores[seen] * 2
             ids.append(int(scores.argmax()))
-        expected.append(made.tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
+        written = ids[start:-1] if ids[-1] in made.chat.stop_ids else ids[start:]
+        expected.append(" ".join(map(str, written)))
     assert [text for text, _ in made.answer(asked)] == expected
     assert [text for text, _ in network(base, max_new_tokens=12).answer(asked)] != expected
 

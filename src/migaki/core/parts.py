@@ -185,6 +185,10 @@ class Method(Part, ABC):
     merges: ClassVar[bool] = True
     """False where what was trained is no change of the base's weights, so that no other run can start from it."""
 
+    def baseline_name(self, task: Task) -> str:
+        """What the learner is called in tables before it has learned."""
+        return task.baseline_name()
+
     @abstractmethod
     def prepare(self, base: Any, task: Task, train: Dataset, seed: int) -> Learner:
         """A learner over the base. New weights are drawn from `seed` alone.

@@ -1,14 +1,18 @@
 """One file a method: what is trained, and how it is saved."""
 
 from migaki.core.parts import Method, discovered
+from migaki.methods.few_shot import FewShot
 from migaki.methods.frozen import Frozen
 from migaki.methods.full import Full
 from migaki.methods.lora import Lora
+from migaki.methods.probe import Probe
 from migaki.methods.reft import Reft
+from migaki.methods.tfidf import Tfidf
+from migaki.methods.zero_shot import ZeroShot
 
-__all__ = ["Frozen", "Full", "Lora", "Reft", "all_methods"]
+__all__ = ["FewShot", "Frozen", "Full", "Lora", "Probe", "Reft", "Tfidf", "ZeroShot", "all_methods"]
 
 
 def all_methods() -> tuple[type[Method], ...]:
     """The built-in methods and those of the entry-point group `migaki.methods`, sorted by kind."""
-    return discovered("migaki.methods", (Frozen, Full, Lora, Reft))
+    return discovered("migaki.methods", (FewShot, Frozen, Full, Lora, Probe, Reft, Tfidf, ZeroShot))

@@ -232,6 +232,11 @@ _SAID_JA = {
     "base, untrained": "元のモデルのまま",
     "base, nearest class mean of its frozen features": "元のモデルの特徴量に最も近いクラス平均で分類",
     "base, random head": "元のモデルに乱数の出力層",
+    "base, no examples shown": "元のモデル、例示なし",
+    "always the shares of the labels": "常にラベルの構成比で回答",
+    "the model as it is": "元のモデルのまま",
+    "no pretrained model": "事前学習モデルなし",
+    "none": "なし",
     "unknown": "不明",
 }
 

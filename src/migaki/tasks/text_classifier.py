@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from migaki.core.cache import Cache
 from migaki.core.errors import ModelError
 from migaki.core.parts import Example
 from migaki.core.seeds import derive
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
     from migaki.models.base import Base
     from migaki.tasks.classify_text import ClassifyText
 
-__all__ = ["TextClassifier", "new_classifier", "restore_classifier"]
+__all__ = ["TextClassifier", "new_classifier", "restore_classifier", "start_from_centroids"]
 
 _LENGTH_CAP = 512
 _TOKENISED_AT_ONCE = 4096
+_FEATURES_FORMAT, _FEATURE_BYTES = "1", 1 << 30
 _HEAD_FILE, _STATE_FILE = "head.safetensors", "task.json"
 
 
@@ -58,6 +61,9 @@ class TextClassifier(nn.Module):
         config = base.model.config.get_text_config()
         self.body = Body(self.backbone, self.tokenizer.pad_token_id or 0)
         self._known = Known()
+        self._fingerprint = base.fingerprint
+        self.normalised = False
+        """Whether the head sees features of length sqrt(D), whatever length they have."""
         self.dropout = nn.Dropout(0.0)
         self.head = nn.Linear(config.hidden_size, len(self.labels))
         self.class_weight: torch.Tensor
@@ -106,9 +112,30 @@ class TextClassifier(nn.Module):
         """Pooled vectors (B, D)."""
         return self.body.pooled([e.ids for e in examples], self.pooling)
 
+    @torch.no_grad()
+    def kept_features(self, examples: Sequence[Example]) -> np.ndarray:
+        """Pooled vectors (N, D) float32 of the backbone as it was loaded: computed once, kept on disk for other methods,
+        seeds and runs. Not to be asked once the backbone was trained."""
+        facts = [_FEATURES_FORMAT, self._fingerprint, self.backbone.config.to_json_string(), self.pooling]
+        digest = hashlib.sha256("\x1f".join(facts).encode())
+        for example in examples:
+            digest.update(np.asarray([len(example), *example.ids], dtype=np.int32).tobytes())
+
+        def make(folder: Path) -> None:
+            found_ND = np.zeros((len(examples), self.head.in_features), dtype=np.float32)
+            for group in token_groups([len(e) for e in examples]):
+                found_ND[group] = self.features([examples[i] for i in group]).float().cpu().numpy()
+            np.save(folder / "features.npy", found_ND)
+
+        entry = Cache("features", _FEATURE_BYTES).get(digest.hexdigest()[:32], make)
+        return np.load(entry / "features.npy")  # type: ignore[no-any-return]
+
     def forward(self, examples: Sequence[Example]) -> torch.Tensor:
         """Logits (B, C)."""
-        return self.head(self.dropout(self.features(examples)))  # type: ignore[no-any-return]
+        features_BD = self.features(examples)
+        if self.normalised:
+            features_BD = F.normalize(features_BD, dim=-1) * features_BD.shape[-1] ** 0.5
+        return self.head(self.dropout(features_BD))  # type: ignore[no-any-return]
 
     def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
         """Sum over the rows of class weight x cross-entropy, scalar."""
@@ -174,6 +201,7 @@ class TextClassifier(nn.Module):
             "pooling": self.pooling,
             "max_length": self.limit,
             "class_weights": self.class_weight.tolist(),
+            "normalised": self.normalised,
         }
         (folder / _STATE_FILE).write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -194,7 +222,7 @@ def new_classifier(base: Base, task: ClassifyText, train: Dataset, seed: int) ->
     balanced = [len(train) / (len(labels) * counts[label]) for label in labels]
     network = TextClassifier(base, task, labels, balanced if task.class_weights == "balanced" else [1.0] * len(labels))
     if task.head == "centroid":
-        _start_from_centroids(network, network.encode(train))
+        start_from_centroids(network, network.encode(train))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "head"))
@@ -209,20 +237,19 @@ def restore_classifier(base: Base, task: ClassifyText, folder: Path) -> TextClas
     task = task.model_copy(update={"pooling": state["pooling"], "max_length": state["max_length"]})
     network = TextClassifier(base, task, state["labels"], state["class_weights"])
     network.head.load_state_dict(load_file(folder / _HEAD_FILE))
+    network.normalised = state.get("normalised", False)
     return network
 
 
 @torch.no_grad()
-def _start_from_centroids(network: TextClassifier, examples: Sequence[Example]) -> None:
+def start_from_centroids(network: TextClassifier, examples: Sequence[Example]) -> None:
     """Set the head to the nearest-centroid rule, written as a linear layer.
 
     Squared distance to a class mean m is |h|^2 - 2 h.m + |m|^2; its first term is the same for all classes, so with
     scale s the logits are s (h.m - |m|^2 / 2). The scale is the one under which each row, judged by class means that
     leave it out, has the smallest cross-entropy: with the row inside its own mean the head would start overconfident.
     """
-    features_ND = np.zeros((len(examples), network.head.in_features), dtype=np.float64)
-    for group in token_groups([len(e) for e in examples]):
-        features_ND[group] = network.features([examples[i] for i in group]).double().cpu().numpy()
+    features_ND = network.kept_features(examples).astype(np.float64)
     labels_N = np.array([e.labels[0] for e in examples])
     counts_C = np.bincount(labels_N, minlength=len(network.labels)).astype(np.float64)
     sums_CD = np.zeros((len(network.labels), features_ND.shape[1]))

@@ -1,0 +1,49 @@
+"""A handful of training rows shown to the model, which stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from migaki.core.parts import Learner, Method, Task
+from migaki.core.types import Dataset
+
+if TYPE_CHECKING:
+    from migaki.models.base import Base
+
+__all__ = ["FewShot"]
+
+
+class FewShot(Method):
+    """A generator sees some rows as earlier turns of the conversation; an encoder takes the nearest class mean of some
+    rows of each class. Which rows, the seed decides.
+
+    Source: Brown et al. 2020, arXiv:2005.14165 (generators); Snell et al. 2017, arXiv:1703.05175 (encoders).
+    """
+
+    kind: Literal["few_shot"] = "few_shot"
+    shots: PositiveInt = 4
+    """Rows that are shown: in all for a generator, of each class for an encoder. Fewer where they do not fit."""
+
+    keeps_base: ClassVar[bool] = True
+
+    def baseline_name(self, task: Task) -> str:
+        return "base, no examples shown" if task.content_kind == "conversation" else task.baseline_name()
+
+    def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
+        from migaki.methods.prompting import AskedLearner, FewLearner, chosen_rows
+
+        network = task.network(base, train, seed)
+        if task.content_kind == "conversation":
+            return AskedLearner(network, [row.content for row in chosen_rows(train.rows, self.shots, seed)])
+        return FewLearner(network, self.shots, seed)
+
+    def restore(self, base: Base, task: Task, folder: Path) -> Learner:
+        from migaki.methods.prompting import AskedLearner, FewLearner, load_shown
+
+        network = task.restore(base, folder)
+        if task.content_kind == "conversation":
+            return AskedLearner(network, load_shown(folder))
+        return FewLearner(network, self.shots, 0)

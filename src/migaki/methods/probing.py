@@ -1,0 +1,96 @@
+"""The learner of `probe`: the task's network with a head that is fitted instead of trained."""
+
+# Shapes: N rows, D features, C classes
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from migaki.core.parts import Example, ParameterGroup
+from migaki.core.types import Row
+from migaki.methods.logistic import PENALTIES, fit_logistic
+from migaki.methods.tuned import TunedLearner
+
+__all__ = ["HeadLearner", "ProbeLearner"]
+
+
+class HeadLearner(TunedLearner):
+    """A network of which only the head is set, without steps; what it was before is kept for comparison."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network, lambda network, folder: None)
+        network.requires_grad_(False)
+        network.eval()
+        self._start = {name: tensor.clone() for name, tensor in network.head.state_dict().items()}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return []
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Those of the head, and all."""
+        head = sum(p.numel() for p in self.network.head.parameters())
+        return head, sum(p.numel() for p in self.network.parameters())
+
+    @contextmanager
+    def untrained(self) -> Iterator[None]:
+        fitted = {name: tensor.clone() for name, tensor in self.network.head.state_dict().items()}
+        normalised, self.network.normalised = self.network.normalised, False
+        self.network.head.load_state_dict(self._start)
+        try:
+            yield
+        finally:
+            self.network.normalised = normalised
+            self.network.head.load_state_dict(fitted)
+
+
+class ProbeLearner(HeadLearner):
+    """The head is the logistic regression on the kept features."""
+
+    def __init__(self, network: Any, penalty: float | None) -> None:
+        super().__init__(network)
+        self._penalty = penalty
+
+    def settle(
+        self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
+    ) -> dict[str, Any]:
+        network = self.network
+        judged = self.labelled(valid)
+        network.normalised = True
+        x_ND, v_ND = (_normalised(network.kept_features(examples)) for examples in (train, judged))
+        fitted = fit_logistic(
+            x_ND,
+            np.array([e.labels[0] for e in train]),
+            np.array([e.weight for e in train]),
+            len(network.labels),
+            (v_ND, np.array([e.labels[0] for e in judged])),
+            [self._penalty] if self._penalty else PENALTIES,
+        )
+        with torch.no_grad():
+            network.head.weight.copy_(torch.from_numpy(fitted.weight_CD))
+            network.head.bias.copy_(torch.from_numpy(fitted.bias_C))
+        note(f"head fitted on {len(train)} rows with penalty {fitted.penalty:g}")
+        return {"path": "features", "penalty": fitted.penalty, "tried": fitted.tried}
+
+    def labelled(self, rows: Sequence[Row]) -> list[Example]:
+        """Rows as they are predicted, with their class."""
+        index = {label: i for i, label in enumerate(self.network.labels)}
+        return [
+            Example(e.row, e.ids, (index[e.row.content.label],), 1.0, truncated=e.truncated)
+            for e in self.network.inputs(rows)
+        ]
+
+    def save(self, folder: Path) -> None:
+        self.network.save(folder)
+
+
+def _normalised(features_ND: np.ndarray) -> np.ndarray:
+    """Rows of length sqrt(D), as `TextClassifier` scales them where it is `normalised`."""
+    lengths_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
+    scaled_ND: np.ndarray = features_ND * (np.sqrt(features_ND.shape[1]) / np.maximum(lengths_N1, 1e-12))
+    return scaled_ND

@@ -1,0 +1,64 @@
+"""No training rows at all: the model is asked as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from migaki.core.parts import Learner, Method, Task
+from migaki.core.types import Dataset
+
+if TYPE_CHECKING:
+    from migaki.models.base import Base
+
+__all__ = ["ZeroShot"]
+
+
+class ZeroShot(Method):
+    """A generator answers the bare prompt; an encoder takes the label whose name is most similar to the text.
+
+    What any other method has to beat: the training rows only give the label names.
+    """
+
+    kind: Literal["zero_shot"] = "zero_shot"
+    template: str = "{label}"
+    """Encoders: the words that stand for a label, `This message is about {label}.` for example; `_` in a name becomes a
+    space."""
+    descriptions: dict[str, str] = Field(default_factory=dict)
+    """Encoders: words for labels whose names say little ({7: invoices and payments}); put in place of the name."""
+
+    keeps_base: ClassVar[bool] = True
+
+    @field_validator("template")
+    @classmethod
+    def _names_the_label(cls, value: str) -> str:
+        if "{label}" not in value:
+            raise ValueError("the template must hold {label}, where the name goes.")
+        return value
+
+    def baseline_name(self, task: Task) -> str:
+        return "the model as it is"
+
+    def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
+        from migaki.methods.prompting import AskedLearner, NamedLearner
+
+        network = task.network(base, train, seed)
+        if task.content_kind == "conversation":
+            return AskedLearner(network, None)
+        return NamedLearner(network, [self.words(label) for label in network.labels])
+
+    def restore(self, base: Base, task: Task, folder: Path) -> Learner:
+        from migaki.methods.prompting import AskedLearner, NamedLearner
+
+        network = task.restore(base, folder)
+        return AskedLearner(network, None) if task.content_kind == "conversation" else NamedLearner(network, None)
+
+    def words(self, label: str) -> str:
+        """What stands for the label.
+
+        >>> ZeroShot(template="about {label}").words("credit_card")
+        'about credit card'
+        """
+        return self.template.replace("{label}", self.descriptions.get(label, label.replace("_", " ")))
