@@ -156,6 +156,33 @@ def test_it_can_stop_before_any_block_and_go_on_from_there(family: str, layout: 
         assert (above - (whole if wanted is None else whole[wanted])).abs().max() <= 1e-5
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "layout"), SOME)
+def test_a_change_behind_every_block_reaches_what_it_would_reach_in_the_row_alone(family: str, layout: str) -> None:
+    """Every third token of a row is moved, by a tenth more behind each block."""
+    body = body_of(family)
+    rows, shared, line = line_of(layout)
+
+    def moved(number: int, h_ND: torch.Tensor, positions_N: torch.Tensor) -> torch.Tensor:
+        return h_ND + 0.1 * (number + 1) * (positions_N % 3 == 1)[:, None]
+
+    def edit(number: int, h_ND: torch.Tensor, wanted_P: torch.Tensor | None) -> torch.Tensor:
+        return moved(number, h_ND, line.positions_N if wanted_P is None else line.positions_N[wanted_P])
+
+    found, places = flat_of(body), some_of(line)
+    unmoved = hidden(found, line)
+    whole = found.hidden(line, found.embed(line), None, edit=edit)
+    some = found.hidden(line, found.embed(line), torch.tensor(places), edit=edit)
+    for number, block in enumerate(found.layers):
+        block.register_forward_hook(
+            lambda module, given, out, number=number: moved(number, out[0], torch.arange(out.shape[1]))[None]
+        )
+    wanted = expected(body, rows, shared)
+    assert (whole - unmoved).abs().max() > 1e-2
+    assert (whole - wanted).abs().max() <= 1e-5
+    assert (some - wanted[places]).abs().max() <= 1e-5
+
+
 def gradients_of(body: Any, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
     """Gradient of a fixed random sum of the vectors, which no symmetry of a norm can hide from."""
     body.zero_grad()

@@ -66,6 +66,7 @@ def test_any_texts_are_served_as_trained_and_stop(exchanges, name, learn):
     rendered = chat.render(Conversation(tuple(turns)))
     prompt = chat.prompt(turns[:-1])
     assert rendered.ids[: len(prompt)] == prompt
+    assert rendered.labels[: len(prompt)] == chat.question(turns[:-1]).labels
     assert targets(rendered).count(chat.stop_ids[0]) == (len(exchanges) if learn == "all" else 1)
     assert targets(rendered)[-1] == chat.stop_ids[0]
     assert chat.tokenizer.decode(rendered.ids) == chat.text(turns)
