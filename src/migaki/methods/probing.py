@@ -17,14 +17,18 @@ from migaki.core.types import Row
 from migaki.methods.logistic import PENALTIES, fit_logistic
 from migaki.methods.tuned import TunedLearner
 
-__all__ = ["HeadLearner", "ProbeLearner"]
+__all__ = ["HeadLearner", "ProbeLearner", "save_nothing"]
+
+
+def save_nothing(network: Any, folder: Path) -> None:
+    """The backbone is the base's."""
 
 
 class HeadLearner(TunedLearner):
     """A network of which only the head is set, without steps; what it was before is kept for comparison."""
 
     def __init__(self, network: Any) -> None:
-        super().__init__(network, lambda network, folder: None)
+        super().__init__(network, save_nothing)
         network.requires_grad_(False)
         network.eval()
         self._start = {name: tensor.clone() for name, tensor in network.head.state_dict().items()}

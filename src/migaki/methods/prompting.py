@@ -18,7 +18,7 @@ from migaki.core.parts import Example
 from migaki.core.seeds import generator
 from migaki.core.store import read_json
 from migaki.core.types import Conversation, Row, Turn
-from migaki.methods.probing import HeadLearner
+from migaki.methods.probing import HeadLearner, save_nothing
 from migaki.methods.tuned import TunedLearner
 from migaki.tasks.text_classifier import start_from_centroids
 
@@ -40,7 +40,7 @@ class AskedLearner(TunedLearner):
     """A generator that is asked, with the given conversations shown before each question."""
 
     def __init__(self, network: Any, shown: Sequence[Conversation] | None) -> None:
-        super().__init__(network, lambda network, folder: None)
+        super().__init__(network, save_nothing)
         network.requires_grad_(False)
         network.eval()
         self.shown = list(shown or ())
