@@ -91,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     how = generate.add_mutually_exclusive_group()
     how.add_argument("--prompt", metavar="TEXT", help="one question; default: read it from standard input")
     how.add_argument("--chat", action="store_true", help="talk with it, turn by turn")
+    index = verb("index", _index, "show what a retrieve run looks up, or add to it without training", run=True)
+    index.add_argument(
+        "--add", metavar="PATH", help="a document, a folder of documents, or rows with labels where the run classifies"
+    )
     runs = verb("runs", _runs, "list the runs", json_output=True)
     report = verb("report", _report, "write a run's report and print its path", run=True)
     report.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the report")
@@ -104,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     recipe(show)
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
     verb("schema", _schema, "print the JSON schema of a recipe, for editors")
-    runs_folder(train, evaluate, predict, generate, runs, report, show)
+    runs_folder(train, evaluate, predict, generate, index, runs, report, show)
     return parser
 
 
@@ -199,17 +203,19 @@ def _predict(arguments: argparse.Namespace) -> None:
     run = load(arguments.run, arguments.runs)
     task = run.recipe.task
     dataset, records = run.recipe.data.read(arguments.input, task.content_kind, need_target=False)
-    added = ("prediction", "confidence") if task.kind != "generate" else ("prediction", "stopped")
+    added = ["prediction", "confidence" if task.kind != "generate" else "stopped"]
+    if run.recipe.method.kind == "retrieve":
+        added.append("sources")
     taken = [name for name in added if any(name in record.values for record in records)]
     if taken:
         raise UsageError(
             f"{arguments.input} already has a column {taken[0]!r}; rename it, so that nothing is overwritten."
         )
     predictions = run.predict_rows(dataset.rows)
-    rows = [
-        {**record.values, added[0]: p.output, added[1]: p.confidence if added[1] == "confidence" else p.stopped}
-        for record, p in zip(records, predictions, strict=True)
-    ]
+    rows = []
+    for record, p in zip(records, predictions, strict=True):
+        said = {"prediction": p.output, "confidence": p.confidence, "stopped": p.stopped, "sources": " ".join(p.sources)}
+        rows.append({**record.values, **{name: said[name] for name in added}})
     write_records(arguments.output, rows, [*records[0].values, *added])
     print(f"{len(rows)} rows written to {arguments.output}")
 
@@ -243,6 +249,21 @@ def _generate(arguments: argparse.Namespace) -> None:
         answer, _ = run.generate(turns)
         turns.append(Turn("assistant", answer))
         print(answer, flush=True)
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    from collections import Counter
+
+    from migaki.run import load
+
+    run = load(arguments.run, arguments.runs)
+    if arguments.add is not None:
+        print(f"{run.add(arguments.add)} passages added to run {run.id}")
+    passages = run.indexed()
+    sources = Counter(passage.place.source for passage in passages)
+    print(f"{len(passages)} passages of {len(sources)} sources")
+    for source, n in sources.items():
+        print(f"{n:8}  {source}")
 
 
 def _read_input(read: Callable[[], str]) -> str:

@@ -13,11 +13,13 @@ from migaki.core.errors import DamagedError, DataError, ModelError, UsageError
 from migaki.core.parts import Learner, Task
 from migaki.core.store import RunFolder, open_run, read_json, verify
 from migaki.core.types import Evaluation, Measure, Place, Prediction, Row, Turn
+from migaki.methods import Retrieve
 from migaki.models import Located, Model, locate
 from migaki.recipe import Recipe
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
+    from migaki.retrieval import Passage
 
 __all__ = ["Run", "base_of", "evaluate_learner", "load"]
 
@@ -247,6 +249,64 @@ class Run:
             raise UsageError(f"Run {self.id} is a {self.recipe.task.kind} run; ask it with `migaki predict`.")
         answer: tuple[str, bool | None] = self.learner.network.answer([tuple(turns)])[0]  # type: ignore[attr-defined]
         return answer
+
+    def indexed(self) -> Sequence[Passage]:
+        """What a `retrieve` run looks up, with what was added since it was made.
+
+        Raises:
+            UsageError: the run has no index.
+            DamagedError: a file of it is missing or changed.
+        """
+        self._need_index()
+        from migaki.methods.retrieval import load_passages
+
+        verify(self.path / "model")
+        return load_passages(self.path / "model")
+
+    def add(self, path: str | Path) -> int:
+        """Put more into the index of a `retrieve` run, without training: documents, or rows with labels where the run
+        classifies. It lies in `index/` of the run; what was measured stays as it is.
+
+        Returns:
+            how many passages are new.
+        Raises:
+            UsageError: the run has no index.
+            DataError: a document or row cannot be read or used, or everything is there already.
+        """
+        method = self._need_index()
+        from migaki.methods.retrieval import VotingLearner, add_passages, load_state, passages_of
+
+        folder = self.path / "model"
+        verify(folder)
+        if self.recipe.task.content_kind == "labelled":
+            dataset, _ = self.recipe.data.read(str(path), "labelled", need_target=True)
+            passages = [p for row in dataset.rows for p in passages_of(row)]
+            learner = self.learner
+            assert isinstance(learner, VotingLearner)
+            odd = next((p for p in passages if p.label not in learner.labels), None)
+            if odd is not None:
+                raise DataError(
+                    f"{odd.place} has the label {odd.label!r}, which run {self.id} does not know. Correct it, or train again "
+                    "with rows of that label."
+                )
+            new = add_passages(folder, passages, learner.passage_vectors, str(path))
+        else:
+            library = method.read(Path(path))
+            made_by = load_state(folder)["encoder"]
+
+            def vectors(passages: Sequence[Passage]) -> Any:
+                return method.load_encoder(made_by["fingerprint"]).vectors([p.searched for p in passages])
+
+            new = add_passages(folder, library.passages, vectors, str(path))
+        self.__dict__.pop("learner", None)
+        return new
+
+    def _need_index(self) -> Retrieve:
+        self._need_finished()
+        method = self.recipe.method
+        if not isinstance(method, Retrieve):
+            raise UsageError(f"Run {self.id} was trained by {method.kind} and has no index; only a retrieve run has one.")
+        return method
 
     def check(self) -> None:
         """Compare every file of the run with its manifest.

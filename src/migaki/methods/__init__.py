@@ -7,12 +7,13 @@ from migaki.methods.full import Full
 from migaki.methods.lora import Lora
 from migaki.methods.probe import Probe
 from migaki.methods.reft import Reft
+from migaki.methods.retrieve import Retrieve
 from migaki.methods.tfidf import Tfidf
 from migaki.methods.zero_shot import ZeroShot
 
-__all__ = ["FewShot", "Frozen", "Full", "Lora", "Probe", "Reft", "Tfidf", "ZeroShot", "all_methods"]
+__all__ = ["FewShot", "Frozen", "Full", "Lora", "Probe", "Reft", "Retrieve", "Tfidf", "ZeroShot", "all_methods"]
 
 
 def all_methods() -> tuple[type[Method], ...]:
     """The built-in methods and those of the entry-point group `migaki.methods`, sorted by kind."""
-    return discovered("migaki.methods", (FewShot, Frozen, Full, Lora, Probe, Reft, Tfidf, ZeroShot))
+    return discovered("migaki.methods", (FewShot, Frozen, Full, Lora, Probe, Reft, Retrieve, Tfidf, ZeroShot))
