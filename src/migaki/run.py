@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -276,10 +277,10 @@ class Run:
         method = self._need_index()
         from migaki.methods.retrieval import VotingLearner, add_passages, load_state, passages_of
 
-        folder = self.path / "model"
+        folder, path = self.path / "model", os.path.abspath(path)
         verify(folder)
         if self.recipe.task.content_kind == "labelled":
-            dataset, _ = self.recipe.data.read(str(path), "labelled", need_target=True)
+            dataset, _ = self.recipe.data.read(path, "labelled", need_target=True)
             passages = [p for row in dataset.rows for p in passages_of(row)]
             learner = self.learner
             assert isinstance(learner, VotingLearner)
@@ -289,7 +290,7 @@ class Run:
                     f"{odd.place} has the label {odd.label!r}, which run {self.id} does not know. Correct it, or train again "
                     "with rows of that label."
                 )
-            new = add_passages(folder, passages, learner.passage_vectors, str(path))
+            new = add_passages(folder, passages, learner.passage_vectors, path)
         else:
             library = method.read(Path(path))
             made_by = load_state(folder)["encoder"]
@@ -297,7 +298,7 @@ class Run:
             def vectors(passages: Sequence[Passage]) -> Any:
                 return method.load_encoder(made_by["fingerprint"]).vectors([p.searched for p in passages])
 
-            new = add_passages(folder, library.passages, vectors, str(path))
+            new = add_passages(folder, library.passages, vectors, path)
         self.__dict__.pop("learner", None)
         return new
 
@@ -305,7 +306,9 @@ class Run:
         self._need_finished()
         method = self.recipe.method
         if not isinstance(method, Retrieve):
-            raise UsageError(f"Run {self.id} was trained by {method.kind} and has no index; only a retrieve run has one.")
+            raise UsageError(
+                f"Run {self.id} was trained by {method.kind} and has no index; only a retrieve run has one."
+            )
         return method
 
     def check(self) -> None:

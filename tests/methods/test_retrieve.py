@@ -503,16 +503,18 @@ def test_documents_that_cannot_be_read_are_told_before_a_run_is_made(home, tmp_p
 # Commands
 
 
-def test_the_index_is_listed_and_added_to_by_its_command(runs, tmp_path, capsys):
+def test_the_index_is_listed_and_added_to_by_its_command(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "more.txt").write_text("A blue invoice costs three yen.", encoding="utf-8")
     assert main(["index", "2", "--runs", str(runs)]) == 0
     before = capsys.readouterr().out.splitlines()
     assert before[0] == "3 passages of 2 sources"
     assert [line.split()[0] for line in before[1:]] == ["1", "2"]
-    assert main(["index", "2", "--add", str(tmp_path / "more.txt"), "--runs", str(runs)]) == 0
+    assert main(["index", "2", "--add", "more.txt", "--runs", str(runs)]) == 0
     after = capsys.readouterr().out.splitlines()
     assert after[0].startswith("1 passages added to run 0002-")
     assert after[1] == "4 passages of 3 sources"
+    assert after[-1].split() == ["1", str(tmp_path / "more.txt")]
 
 
 def test_a_run_without_an_index_says_so(finished_runs):

@@ -75,23 +75,24 @@ def passages_of(row: Row) -> list[Passage]:
     ]
 
 
-def _own(passages: Sequence[Passage], rows: Sequence[Row]) -> list[set[int]]:
-    """For each row the passages that are the row itself: from the same file and line, or with the same text and answer.
+class _Origins:
+    """Which passages are a row itself: from the same file and line, or with the same text and answer.
 
-    It would find its own answer, which says nothing about the rows that are asked about later.
+    A row that found itself would find its own answer, which says nothing about the rows that are asked about later.
     """
-    by_place: dict[tuple[str, int], list[int]] = {}
-    by_content: dict[tuple[str, str | None, str | None], list[int]] = {}
-    for number, passage in enumerate(passages):
-        by_place.setdefault(_where(passage.place), []).append(number)
-        by_content.setdefault((passage.text, passage.asked, passage.label), []).append(number)
-    return [
-        {
-            *by_place.get(_where(row.place), ()),
-            *(n for p in passages_of(row) for n in by_content.get((p.text, p.asked, p.label), ())),
-        }
-        for row in rows
-    ]
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self.passages = passages
+        self._by_place: dict[tuple[str, int], list[int]] = {}
+        self._by_content: dict[tuple[str, str | None, str | None], list[int]] = {}
+        for number, passage in enumerate(passages):
+            self._by_place.setdefault(_where(passage.place), []).append(number)
+            self._by_content.setdefault((passage.text, passage.asked, passage.label), []).append(number)
+
+    def of(self, row: Row) -> set[int]:
+        """Numbers of its passages."""
+        contents = (self._by_content.get((p.text, p.asked, p.label), ()) for p in passages_of(row))
+        return {*self._by_place.get(_where(row.place), ()), *itertools.chain.from_iterable(contents)}
 
 
 def _where(place: Place) -> tuple[str, int]:
@@ -245,9 +246,17 @@ class _SearchingLearner(TunedLearner):
         self.way: Way = way
         self.index = index
         self._asleep = False
+        self._origins = _Origins(())
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return []
+
+    def _own(self, rows: Sequence[Row]) -> list[set[int]]:
+        """For each row the passages that it must not find."""
+        assert self.index is not None
+        if self._origins.passages is not self.index.passages:
+            self._origins = _Origins(self.index.passages)
+        return [self._origins.of(row) for row in rows]
 
     @contextmanager
     def untrained(self) -> Iterator[None]:
@@ -359,8 +368,8 @@ class VotingLearner(_SearchingLearner):
         """The nearest training rows of each row, itself left out; at least as many as vote, and as recall looks at."""
         assert self.index is not None
         queries_QD = self.vectors(rows) if self.way != "sparse" else None
-        texts, barred = [row.content.text for row in rows], _own(self.index.passages, rows)
-        return self.index.search(texts, queries_QD, max(self.neighbours, _LOOKED_AT), barred)
+        texts = [row.content.text for row in rows]
+        return self.index.search(texts, queries_QD, max(self.neighbours, _LOOKED_AT), self._own(rows))
 
     def predict(
         self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
@@ -495,7 +504,7 @@ class ReadingLearner(_SearchingLearner):
         asked = [_before_answer(row) for row in rows]
         # Rows that ask the same are asked the same: none of them may find the answer of another.
         barred: dict[tuple[Turn, ...], set[int]] = {}
-        for turns, own in zip(asked, _own(self.index.passages, rows), strict=True):
+        for turns, own in zip(asked, self._own(rows), strict=True):
             barred.setdefault(turns, set()).update(own)
         found = self.find([_question(turns).content for turns in barred], list(barred.values()))
         self._known = dict(zip(barred, found, strict=True))
