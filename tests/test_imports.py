@@ -27,7 +27,7 @@ LAYERS = [
     {"methods"},
     {"recipe"},
     {"run", "unfinished"},
-    {"pipeline"},
+    {"pipeline", "todo"},
     {"cli"},
     {"__main__", "migaki"},
 ]

@@ -14,6 +14,7 @@ from migaki.core.errors import DamagedError, MigakiError, UsageError
 
 if TYPE_CHECKING:
     from migaki.core.store import RunFolder
+    from migaki.core.types import Evaluation
     from migaki.run import Run
 
 __all__ = ["main"]
@@ -81,8 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     which.add_argument("--resume", metavar="RUN", help="go on with this run, and with no other")
     evaluate = verb("evaluate", _evaluate, "judge a run on its test split or on other rows", run=True, json_output=True)
-    evaluate.add_argument(
+    rows_or_errors = evaluate.add_mutually_exclusive_group()
+    rows_or_errors.add_argument(
         "--data", metavar="FILE", help="rows with targets; default: the test split of the run's recipe"
+    )
+    rows_or_errors.add_argument(
+        "--errors",
+        metavar="FILE",
+        help="write what to do before the next training: labels to check, rows to collect, copies (CSV, TSV or JSONL)",
     )
     predict = verb("predict", _predict, "add prediction and confidence to the rows of a file", run=True)
     predict.add_argument("--input", metavar="FILE", required=True, help="CSV, TSV, JSONL, JSON or Parquet")
@@ -188,11 +195,38 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from migaki.run import load
 
     run = load(arguments.run, arguments.runs)
+    if arguments.errors:
+        from migaki.todo import check_to_do_file
+
+        check_to_do_file(arguments.errors)
     evaluation = run.evaluate(arguments.data)
     for name, measure in evaluation.metrics.items():
         print(f"{name:18} {_measure_text(measure)}  n {measure.n}")
+    said = {"run": run.id, **evaluation.as_json()}
+    if arguments.errors:
+        said["errors"] = _write_errors(run, evaluation, arguments.errors)
     if arguments.json:
-        print(json.dumps({"run": run.id, **evaluation.as_json()}, ensure_ascii=False))
+        print(json.dumps(said, ensure_ascii=False))
+
+
+def _write_errors(run: Run, evaluation: Evaluation, path: str) -> dict[str, Any]:
+    from migaki.todo import write_to_do
+
+    facts = write_to_do(run, evaluation, path).facts
+    if scaling := facts["temperature"]:
+        before, after = (scaling[when]["error"]["value"] for when in ("before", "after"))
+        print(
+            f"temperature {scaling['value']:.2f}, fitted on {scaling['rows']} valid rows, would change the calibration error "
+            f"from {before:.3f} to {after:.3f}; predictions stay as they are"
+        )
+    counts = facts["counts"]
+    print(
+        f"{counts['relabel']} labels to check, {counts['collect_more']} places to collect more rows, "
+        f"{counts['duplicate']} copies: {path}"
+    )
+    if counts["relabel"]:
+        print("write yes under accept where the suggested label is right, and name the file as data.corrections")
+    return {"file": path, **facts}
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -313,10 +347,10 @@ def _report(arguments: argparse.Namespace) -> None:
     if run.state()["state"] != "finished":
         raise UsageError(f"Run {run.id} is {run.state()['state']}; there is a report once it is finished.")
     path = run.path / "report.html"
-    if arguments.lang != "en":
+    # The run's own files are sealed; another language, or what `evaluate --errors` found since, is a view beside them.
+    if arguments.lang != "en" or (run.path / "errors.json").is_file():
         from migaki.report import write_report
 
-        # The run's own files are sealed; another language is a view beside them.
         path = run.path / f"report.{arguments.lang}.html"
         run.write(path.name, write_report(run.path, arguments.lang))
     print(path)

@@ -80,7 +80,10 @@ def test_json_lines_say_yes_with_true_and_lines_with_numbers(tmp_path):
         correction("train", 3, accept=None),
     ]
     path = listed(tmp_path, *rows, name="todo.jsonl")
-    assert [(c.place.line, c.suggested) for c in read_corrections(path)[0]] == [(1, "b")]
+    answers = read_corrections(path)
+    assert [(c.place.line, c.suggested) for c in answers.accepted] == [(1, "b")]
+    assert [record.values["line"] for record in answers.refused] == [2]
+    assert answers.n_suggested == 3
 
 
 def test_texts_that_a_table_has_to_quote_are_found_again(tmp_path):

@@ -175,7 +175,7 @@ def test_an_output_of_another_kind_is_refused_before_anything_is_written(tmp_pat
 
 
 def test_a_missing_folder_for_the_output_is_named(tmp_path):
-    with pytest.raises(StorageError, match="Choose another place for --output"):
+    with pytest.raises(StorageError, match="Choose another place for it"):
         write_records(str(tmp_path / "none" / "a.csv"), [{"a": "1"}], ["a"])
 
 

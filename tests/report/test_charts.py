@@ -107,7 +107,7 @@ def test_the_charts_of_a_run_hold_every_step_and_evaluation(classified):
     history = [json.loads(line) for line in (classified / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in history if line["event"] == "step"]
     evaluations = [line for line in history if line["event"] == "evaluation"]
-    loss, accuracy, rate = re.findall("<svg.*?</svg>", write_report(classified))
+    _, loss, accuracy, rate = re.findall("<svg.*?</svg>", write_report(classified))
     assert len(points_of(loss, "train")) == len(points_of(rate, "train")) == len(steps)
     assert len(points_of(loss, "after")) == len(points_of(accuracy, "after")) == len(evaluations)
     last = 100 * evaluations[-1]["metrics"]["accuracy"]

@@ -14,12 +14,13 @@ from migaki.core.types import Dataset, Finding, Labelled, Place, Record, Row, sh
 from migaki.data.problems import refuse_rows
 from migaki.data.sources import read_records
 
-__all__ = ["COLUMNS", "Correction", "apply_corrections", "read_corrections"]
+__all__ = ["COLUMNS", "Answers", "Correction", "apply_corrections", "read_corrections"]
 
 COLUMNS = ("accept", "kind", "split", "source", "line", "text", "label", "suggested_label", "reason")
 """The columns of a to-do list in order; `read_corrections` needs all but `split` and `reason`."""
 _NEEDED = tuple(name for name in COLUMNS if name not in ("split", "reason"))
 _EXAMPLES = 5
+_ANSWERS = {"yes": True, "true": True, "no": False, "false": False, "": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,18 @@ class Correction:
     suggested: str
 
 
-def read_corrections(path: str) -> tuple[list[Correction], int]:
-    """The accepted corrections of a to-do list in its order, and how many it suggests.
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a person said to the suggestions of a list."""
+
+    accepted: tuple[Correction, ...]
+    refused: tuple[Record, ...]
+    """Those with a no; an empty cell is no answer."""
+    n_suggested: int
+
+
+def read_corrections(path: str) -> Answers:
+    """The answers in a to-do list, in its order.
 
     Only rows of kind `relabel` count. One is accepted where `accept` is yes (or true in JSON); no, false and an empty
     cell leave the label as it is. Anything else is an error, so that no answer is passed over in silence.
@@ -51,23 +62,25 @@ def read_corrections(path: str) -> tuple[list[Correction], int]:
             "Give a file that `migaki evaluate RUN --errors FILE` wrote, with yes under accept where a label is to be changed."
         )
     suggestions = [record for record in table.records if record.values.get("kind") == "relabel"]
-    found, problems = [], []
+    accepted, refused, problems = [], [], []
     for record in suggestions:
         try:
-            if _accepted(record.values.get("accept")):
-                found.append(_correction(record))
+            answer = _answer(record.values.get("accept"))
+            if answer:
+                accepted.append(_correction(record))
         except ValueError as error:
             problems.append(f"{record.place}: {error}")
+            continue
+        if answer is False:
+            refused.append(record)
     refuse_rows(problems, len(table.records))
-    return found, len(suggestions)
+    return Answers(tuple(accepted), tuple(refused), len(suggestions))
 
 
-def _accepted(value: Any) -> bool:
+def _answer(value: Any) -> bool | None:
     answer = "" if value is None else str(value).strip().lower()
-    if answer in ("yes", "true"):
-        return True
-    if answer in ("", "no", "false"):
-        return False
+    if answer in _ANSWERS:
+        return _ANSWERS[answer]
     raise ValueError(f"accept is {shorten(str(value))!r}; write yes or no, or leave it empty")
 
 
@@ -99,14 +112,14 @@ def apply_corrections(path: str, datasets: Iterable[Dataset]) -> tuple[dict[Row,
     rows = [row for dataset in datasets for row in dataset.rows]
     if not all(isinstance(row.content, Labelled) for row in rows):
         raise DataError("data.corrections holds labels, and the rows of this task have none. Remove it.")
-    accepted, n_suggested = read_corrections(path)
+    answers = read_corrections(path)
     there: dict[tuple[str, int, str], list[Row]] = defaultdict(list)
     for row in rows:
         there[Path(row.place.source).name, row.place.line, row.content.text].append(row)
     labels = sorted({row.content.label for row in rows})
     corrected: dict[Row, Row] = {}
     problems = []
-    for correction in accepted:
+    for correction in answers.accepted:
         try:
             row = _find(correction, there)
             if correction.suggested not in labels:
@@ -118,12 +131,12 @@ def apply_corrections(path: str, datasets: Iterable[Dataset]) -> tuple[dict[Row,
                 raise ValueError(f"{row.place} is corrected twice, to different labels; keep one of the two")
         except ValueError as error:
             problems.append(f"{correction.record.place}: {error}")
-    refuse_rows(problems, len(accepted))
+    refuse_rows(problems, len(answers.accepted))
     changed = {row: new for row, new in corrected.items() if new != row}
-    if not accepted:
-        message = f"{path} suggests {n_suggested} labels and none is accepted"
+    if not answers.accepted:
+        message = f"{path} suggests {answers.n_suggested} labels and none is accepted"
         return changed, Finding("warning", message, 0, (), "Write yes under accept where a suggestion is right")
-    message = f"{len(changed)} labels are corrected by {path}, which suggests {n_suggested}"
+    message = f"{len(changed)} labels are corrected by {path}, which suggests {answers.n_suggested}"
     examples = tuple(f"{row.place} {row.content.label} → {new.content.label}" for row, new in changed.items())
     return changed, Finding("note", message, len(changed), examples[:_EXAMPLES])
 

@@ -17,26 +17,26 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _LINES = (".jsonl", ".ndjson")
 
 
-def check_output(path: str) -> None:
-    """Refuse a name under which rows cannot be written, before hours of work are spent on them.
+def check_output(path: str, option: str = "--output") -> None:
+    """Refuse a name under which rows cannot be written, before hours of work are spent on them. `option` is what gave it.
 
     Raises:
         UsageError: another extension than .csv, .tsv or .jsonl, a folder, or a file in a folder that is not there.
     """
-    _kind(path)
+    _kind(path, option)
     target = Path(path)
     if target.is_dir():
-        raise UsageError(f"{path} is a folder. Choose the name of a file for --output.")
+        raise UsageError(f"{path} is a folder. Choose the name of a file for {option}.")
     if not target.parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {target.parent}. Make it, or choose another.")
 
 
-def _kind(path: str) -> str:
+def _kind(path: str, option: str = "--output") -> str:
     kind = Path(path).suffix.lower()
     if kind not in (*_SEPARATORS, *_LINES):
         name = repr(kind) if kind else "a file without extension"
         raise UsageError(
-            f"{path}: can be written as .csv, .tsv or .jsonl, not as {name}. Choose another name for --output."
+            f"{path}: can be written as .csv, .tsv or .jsonl, not as {name}. Choose another name for {option}."
         )
     return kind
 
@@ -66,7 +66,7 @@ def write_records(path: str, rows: Iterable[Mapping[str, Any]], columns: Sequenc
         temporary.replace(target)
     except OSError as error:
         why = error.strerror or str(error)
-        raise StorageError(f"{path} cannot be written ({why}). Choose another place for --output.") from error
+        raise StorageError(f"{path} cannot be written ({why}). Choose another place for it.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 from unicodedata import east_asian_width
 
 from markupsafe import Markup
 
-__all__ = ["Curve", "line_chart", "running_mean", "ticks"]
+__all__ = ["Curve", "line_chart", "reliability_chart", "running_mean", "ticks"]
 
 # Units of the drawing; on a wide screen about 1.1 pixels each, on a phone about 0.8, so that text stays readable.
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _LETTER = 440, 230, 14, 26, 8
@@ -104,6 +105,41 @@ def line_chart(title: str, x_label: str, curves: Sequence[Curve], best: tuple[fl
     parts.append(Markup("</svg>"))
     caption = Markup('<figcaption><strong>{}</strong> <span class="soft">{}</span></figcaption>').format(title, x_label)
     return Markup("<figure>{}{}</figure>").format(caption, Markup().join(parts))
+
+
+def reliability_chart(title: str, caption: str, bins: Sequence[Mapping[str, Any]]) -> Markup:
+    """Accuracy (up) over confidence (across), both 0 to 100 %: a dot and its interval for each bin, the larger the more
+    rows are in it, and the dashed line on which the two agree.
+
+    Args:
+        bins: each with the mean `confidence`, the `accuracy` (value, low, high) and `n`.
+    """
+    left, right, floor = 40, _WIDTH - 12, _HEIGHT - _BOTTOM
+    most = max(b["n"] for b in bins)
+
+    def at(confidence: float, accuracy: float) -> tuple[float, float]:
+        return round(left + confidence * (right - left), 1), round(floor - accuracy * (floor - _TOP), 1)
+
+    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, title)]
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = at(share, share)
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, y, y))
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{:.0f}</text>').format(left - 6, y + 4, 100 * share))
+        parts.append(
+            Markup('<text x="{}" y="{}" text-anchor="middle">{:.0f}</text>').format(x, _HEIGHT - 6, 100 * share)
+        )
+    (x1, y1), (x2, y2) = at(0, 0), at(1, 1)
+    parts.append(Markup('<line class="best" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x1, x2, y1, y2))
+    for b in bins:
+        (x, y), accuracy = at(b["confidence"], b["accuracy"]["value"]), b["accuracy"]
+        ends = at(0, accuracy["low"])[1], at(0, accuracy["high"])[1]
+        parts.append(Markup('<line class="spread after" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x, x, *ends))
+        # Areas, not widths, are in proportion to the rows.
+        radius = round(2 + 5 * math.sqrt(b["n"] / most), 1)
+        parts.append(Markup('<circle class="after" cx="{}" cy="{}" r="{}"/>').format(x, y, radius))
+    parts.append(Markup("</svg>"))
+    text = Markup('<figcaption><strong>{}</strong> <span class="soft">{}</span></figcaption>').format(title, caption)
+    return Markup("<figure>{}{}</figure>").format(text, Markup().join(parts))
 
 
 def _width(text: str) -> int:

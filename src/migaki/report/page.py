@@ -16,7 +16,7 @@ from migaki.core.codec import dump_yaml, parse_yaml
 from migaki.core.store import read_json
 from migaki.core.types import ended, shorten
 from migaki.core.units import bytes_text, count_text, percent_text, seconds_text
-from migaki.report.charts import Curve, line_chart, running_mean
+from migaki.report.charts import Curve, line_chart, reliability_chart, running_mean
 from migaki.report.words import WORDS, Language, said
 
 __all__ = ["write_report"]
@@ -26,9 +26,16 @@ Json = Mapping[str, Any]
 _SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "chrf", "character_f1", "stopped")
 """Metrics whose names start so lie in 0..1 and are shown as percent."""
 _MATRIX_LABELS = 25
-"""Above so many labels a matrix can no longer be read; the most confused pairs are listed instead."""
+"""Above so many labels a matrix can no longer be read; the most confused pairs are listed in any case."""
 _FEW_ROWS, _TOO_FEW_ROWS = 30, 10
-_WORST, _ANSWERS, _PAIRS, _POINTS, _TEXT = 30, 10, 30, 600, 400
+_WORST, _ANSWERS, _PAIRS, _PARTS, _SUSPICIOUS, _POINTS, _TEXT = 30, 10, 30, 30, 30, 600, 400
+_PART_NAMES = {"label": "label", "length": "by_length", "source": "by_source", "script": "by_script"}
+_SCRIPT_NAMES = {
+    "latin": "script_latin",
+    "japanese": "script_japanese",
+    "mixed": "script_mixed",
+    "other": "script_other",
+}
 
 
 def write_report(folder: Path, language: Language = "en") -> str:
@@ -42,6 +49,8 @@ def write_report(folder: Path, language: Language = "en") -> str:
     recipe, _ = parse_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml")
     history, predictions = _lines(folder / "history.jsonl"), _lines(folder / "predictions.jsonl")
     home, details = files("migaki.report"), results["details"]
+    # Written later than the rest, by `migaki evaluate --errors`.
+    errors = read_json(folder / "errors.json") if (folder / "errors.json").is_file() else {}
     classes = "per_class" in details
     readable = classes and len(details["labels"]) <= _MATRIX_LABELS
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -63,7 +72,13 @@ def write_report(folder: Path, language: Language = "en") -> str:
         charts=_charts(history, results, words),
         per_class=_per_class(details) if classes else [],
         matrix=_matrix(details) if readable else None,
-        pairs=_pairs(details) if classes and not readable else [],
+        pairs=_pairs(details),
+        parts=_parts(details, words),
+        parts_metric=words["metric_accuracy" if classes else "metric_loss"],
+        reliability=_reliability(details, words),
+        reliability_remarks=_reliability_remarks(details, errors, words),
+        suspicious=_suspicious(errors, words),
+        n_suspicious=errors.get("counts", {}).get("relabel", 0),
         answers=[] if classes else _answers(predictions),
         worst=_worst_classified(predictions, words) if classes else _worst_generated(predictions, words),
         worst_caption=words["worst_caption_classify" if classes else "worst_caption_generate"],
@@ -182,8 +197,6 @@ def _remarks(results: Json, words: Mapping[str, str], language: Language) -> lis
     if majority := details.get("majority"):
         accuracy = percent_text(majority["accuracy"]["value"])
         remarks.append((words["majority"].format(label=majority["label"], accuracy=accuracy), False))
-    if (gap := details.get("expected_calibration_error")) is not None:
-        remarks.append((words["calibration"].format(points=f"{100 * gap:.1f}"), False))
     if rows < _FEW_ROWS:
         remarks.append((words["few_rows"].format(n=rows), True))
     if never := details.get("never_predicted"):
@@ -286,14 +299,67 @@ def _matrix(details: Json) -> dict[str, Any]:
 
 
 def _pairs(details: Json) -> list[dict[str, Any]]:
-    labels = details["labels"]
-    pairs = [
-        {"target": labels[i], "output": labels[j], "n": n}
-        for i, row in enumerate(details["confusion"])
-        for j, n in enumerate(row)
-        if n and i != j
+    return [
+        {**pair, "share": _cell("f1", pair["share"]), "range": _shares("f1", [pair["share"]])[0]}
+        for pair in details.get("confused_pairs", ())[:_PAIRS]
     ]
-    return sorted(pairs, key=lambda pair: (-pair["n"], pair["target"], pair["output"]))[:_PAIRS]
+
+
+def _parts(details: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Parts of the test rows, in the order of the evaluation; labels only where they are worse, all have a table of
+    their own."""
+    metric = "accuracy" if "per_class" in details else "loss"
+    chosen = [part for part in details.get("slices", ()) if part["worse"] or part["by"] != "label"][:_PARTS]
+    ranges = _shares(metric, [part["figure"] for part in chosen])
+    return [
+        {
+            "by": words[_PART_NAMES[part["by"]]],
+            "value": words[_SCRIPT_NAMES[part["value"]]] if part["by"] == "script" else part["value"],
+            "worse": part["worse"],
+            "figure": _cell(metric, part["figure"]),
+            "range": range_,
+            "n": part["figure"]["n"],
+            "rest": _cell(metric, part["rest"]),
+            "p": f"{part['p']:.3f}" if part["p"] >= 0.001 else "< 0.001",
+        }
+        for part, range_ in zip(chosen, ranges, strict=True)
+    ]
+
+
+def _reliability(details: Json, words: Mapping[str, str]) -> Markup:
+    calibration = details.get("calibration")
+    if not calibration:
+        return Markup()
+    return reliability_chart(words["reliability"], words["reliability_caption"], calibration["bins"])
+
+
+def _reliability_remarks(details: Json, errors: Json, words: Mapping[str, str]) -> list[str]:
+    """What the diagram comes to in one number, and what a temperature would do about it."""
+    calibration, remarks = details.get("calibration"), []
+    if calibration:
+        points = {name: f"{100 * calibration['error'][name]:.1f}" for name in ("value", "low", "high")}
+        remarks.append(words["calibration"].format(points=points["value"], low=points["low"], high=points["high"]))
+    if scaling := errors.get("temperature"):
+        points_after = f"{100 * scaling['after']['error']['value']:.1f}"
+        remarks.append(
+            words["temperature"].format(temperature=f"{scaling['value']:.2f}", n=scaling["rows"], points=points_after)
+        )
+    return remarks
+
+
+def _suspicious(errors: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": shorten(row["text"], _TEXT),
+            "figures": [
+                (words["label"], f"{row['label']} ({percent_text(row['confidence'])})"),
+                (words["suggested"], f"{row['suggested_label']} ({percent_text(row['suggested_confidence'])})"),
+                (words["data_split"], words[row["split"]]),
+                (words["place"], f"{row['source']}:{row['line']}"),
+            ],
+        }
+        for row in errors.get("suspicious", ())[:_SUSPICIOUS]
+    ]
 
 
 def _answers(predictions: Sequence[Json]) -> list[Json]:
