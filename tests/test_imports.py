@@ -27,7 +27,8 @@ LAYERS = [
     {"methods"},
     {"recipe"},
     {"run", "unfinished"},
-    {"pipeline", "todo"},
+    {"pipeline", "todo", "trial"},
+    {"comparison"},
     {"cli"},
     {"__main__", "migaki"},
 ]

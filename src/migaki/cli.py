@@ -81,6 +81,18 @@ def _parser() -> argparse.ArgumentParser:
         "--new", action="store_true", help="start afresh, even where an unfinished run could be gone on with"
     )
     which.add_argument("--resume", metavar="RUN", help="go on with this run, and with no other")
+    compare = verb(
+        "compare", _compare, "adapt the model in every way and say which one is worth it on your data", json_output=True
+    )
+    recipe(compare)
+    compare.add_argument("--methods", metavar="A,B,...", help="which ones (default: all that make sense for the task)")
+    compare.add_argument(
+        "--seeds", type=_count, default=3, metavar="N", help="runs of each method that depends on the seed (default: 3)"
+    )
+    compare.add_argument(
+        "--minutes", type=_minutes, metavar="M", help="beyond it more seeds and learning curves are left out"
+    )
+    compare.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
     evaluate = verb("evaluate", _evaluate, "judge a run on its test split or on other rows", run=True, json_output=True)
     rows_or_errors = evaluate.add_mutually_exclusive_group()
     rows_or_errors.add_argument(
@@ -115,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     recipe(show)
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
     verb("schema", _schema, "print the JSON schema of a recipe, for editors")
-    runs_folder(train, evaluate, predict, generate, index, runs, report, show)
+    runs_folder(train, compare, evaluate, predict, generate, index, runs, report, show)
     return parser
 
 
@@ -123,6 +135,16 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows above 0")
     return int(text[:9])
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return value
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -142,6 +164,74 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"use it: migaki {ask} {run.id.split('-')[0]} {example}{again}")
     if arguments.json:
         print(json.dumps(run.summary(), ensure_ascii=False))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from migaki.recipe import Recipe
+
+    recipe = Recipe.from_file(arguments.recipe, arguments.set)
+    from migaki.comparison import compare
+    from migaki.report import write_comparison
+    from migaki.training.monitor import monitor_for
+
+    methods = [name.strip() for name in arguments.methods.split(",") if name.strip()] if arguments.methods else None
+    found = compare(recipe, methods, arguments.runs, monitor_for(), seeds=arguments.seeds, minutes=arguments.minutes)
+    page = found.folder / "comparison.html"
+    page.write_text(write_comparison(found.folder, arguments.lang), encoding="utf-8")
+    _print_methods(found.facts)
+    print(f"report: {page}")
+    if arguments.json:
+        print(json.dumps({"folder": str(found.folder), **found.facts}, ensure_ascii=False))
+
+
+def _print_methods(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from migaki.core.units import bytes_text, count_text, seconds_text
+
+    rows, metric = facts["rows"], facts["metric"]
+    table = Table(
+        title=f"{facts['model']}: {rows['train']} train, {rows['test']} test rows, 95 % intervals over rows and seeds"
+    )
+    for column in ("method", metric, "group", "seeds", "trained", "training", "memory", "on disk", "answer p50 / p95"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+
+    def rank(name: str) -> tuple[int, int]:
+        group = facts["methods"][name].get("group", 99)
+        return group, next((m.index(name) for m in facts["groups"] if name in m), 99)
+
+    for name in sorted(facts["methods"], key=rank):
+        method = facts["methods"][name]
+        if "group" not in method:
+            table.add_row(name, _interval_text(method["metrics"][metric]), *[""] * 7)
+            continue
+        latency = [method["latency_p50_s"], method["latency_p95_s"]]
+        table.add_row(
+            ("* " if name == facts["recommended"] else "  ") + name,
+            _interval_text(method["metrics"][metric]),
+            str(method["group"]),
+            str(len(method["seeds"])),
+            count_text(method["trainable_parameters"]),
+            seconds_text(method["seconds"]),
+            bytes_text(method["peak_bytes"]),
+            bytes_text(method["disk_bytes"]),
+            " / ".join("" if s is None else f"{1000 * s:.0f}" for s in latency) + " ms",
+        )
+    Console(width=max(130, Console().width), highlight=False).print(table)
+    print("Methods of one group cannot be told apart on these rows.")
+    print(f"recommended: {facts['recommended']}. {facts['reason']}")
+    below = [name for name in facts["not_above_floor"] if name != facts["recommended"]]
+    if below:
+        print(f"not better than a floor (tfidf, majority, zero_shot) beyond chance: {', '.join(below)}")
+    for flip in facts["flips_when"]:
+        labels = facts["labels"]
+        each = f" ({flip['rows'] / labels:.0f} a label)" if labels else ""
+        print(f"it would be {flip['method']} with about {flip['rows']} train rows{each}, by the validation rows")
+
+
+def _interval_text(m: dict[str, Any]) -> str:
+    return f"{m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
 
 
 def _print_comparison(run: Run) -> None:
@@ -248,7 +338,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     predictions = run.predict_rows(dataset.rows)
     rows = []
     for record, p in zip(records, predictions, strict=True):
-        said = {"prediction": p.output, "confidence": p.confidence, "stopped": p.stopped, "sources": " ".join(p.sources)}
+        said = {
+            "prediction": p.output,
+            "confidence": p.confidence,
+            "stopped": p.stopped,
+            "sources": " ".join(p.sources),
+        }
         rows.append({**record.values, **{name: said[name] for name in added}})
     write_records(arguments.output, rows, [*records[0].values, *added])
     print(f"{len(rows)} rows written to {arguments.output}")

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from migaki.core.cache import set_aside
 from migaki.core.codec import parse_yaml
 from migaki.core.errors import DamagedError, MigakiError, StoppedError, StorageError
-from migaki.core.parts import Example, Learner
+from migaki.core.parts import Example, Learner, Task
 from migaki.core.store import RunFolder, commit, verify
-from migaki.core.types import Dataset, Evaluation, Finding, Prediction, Splits
+from migaki.core.types import Dataset, Evaluation, Finding, Prediction, Row, Splits
 from migaki.environment import describe_environment
 from migaki.evaluation import gain
 from migaki.recipe import Recipe
 from migaki.run import Run, base_of, evaluate_learner
 from migaki.tasks.lengths import truncation_finding
 from migaki.training.interrupts import Interrupts
-from migaki.training.monitor import Monitor, peak_bytes
-from migaki.unfinished import open_or_create
+from migaki.training.monitor import Monitor, forget_peak, peak_bytes
+from migaki.unfinished import finished_run, open_or_create
 
 __all__ = ["train"]
+
+_TIMED_ROWS, _TIMED_ANSWERS = 30, 3
 
 
 def train(
@@ -34,6 +39,7 @@ def train(
     *,
     new: bool = False,
     resume: str | None = None,
+    reuse: bool = False,
 ) -> Run:
     """Train, keep the best by validation, and measure base and tuned model on the test split.
 
@@ -45,11 +51,13 @@ def train(
         monitor: who is told about progress; nobody by default.
         new: start afresh, whatever is unfinished.
         resume: go on with this run, and with no other.
+        reuse: where a finished run of the same recipe, data and model is there, take it as it is.
     Raises:
         UsageError: recipe, data or model cannot be used, or the run to resume is not one of them; no run was made.
         RunError: the run was started and failed; its folder says why.
     """
     monitor = monitor or Monitor()
+    forget_peak()
     recipe = _as_recipe(recipe)
     runs = Path(runs)
     written = recipe.to_yaml()
@@ -90,6 +98,9 @@ def train(
         "environment.json": _json(environment),
         "data.json": _json(_describe_data(splits, encoded, learner)),
     }
+    if reuse and (finished := finished_run(runs, files)):
+        monitor.note(f"run {finished.id} is of the same recipe, data and model, and is taken over")
+        return Run(finished, runs)
     run = open_or_create(runs, f"{recipe.task.kind}-{recipe.method.kind}", files, monitor.note, new=new, resume=resume)
     monitor.note(
         f"run {run.id}: {recipe.task.kind} by {recipe.method.kind} on {environment['model']['reference']}; {len(splits.train)} train, "
@@ -150,6 +161,7 @@ def _train_and_judge(
     after = measured("the tuned model")
     with history.start.restored() if history.start else learner.untrained():
         before = measured("the base")
+    latency_s = _latencies(learner, recipe.task, splits.test.rows, interrupts)
     if history.start:
         history.start.remove()
     trained, total = learner.parameter_counts()
@@ -160,8 +172,23 @@ def _train_and_judge(
         "total_parameters": total,
         "steps": history.steps,
         "best_step": history.best_step,
+        "latency_p50_s": float(np.percentile(latency_s, 50)) if latency_s else None,
+        "latency_p95_s": float(np.percentile(latency_s, 95)) if latency_s else None,
     }
-    _write_results(run, recipe, before, after, cost)
+    _write_results(run, recipe, before, after, history.best_scores, cost)
+
+
+def _latencies(learner: Learner, task: Task, rows: Sequence[Row], interrupts: Interrupts) -> list[float]:
+    """Seconds from a row to its answer, each asked alone, for some rows; none where nothing is to be answered."""
+    answers = task.answers_in_evaluation()
+    few = rows[: _TIMED_ROWS if answers is None else min(_TIMED_ANSWERS, answers)]
+    found = []
+    for row in (*few[:1], *few):  # the first one warms up
+        began = time.perf_counter()
+        learner.predict([row])
+        found.append(time.perf_counter() - began)
+        interrupts.check()
+    return found[1:]
 
 
 def _save_model(run: RunFolder, learner: Learner) -> None:
@@ -220,7 +247,12 @@ def _describe_data(splits: Splits, encoded: Mapping[str, Sequence[Example]], lea
 
 
 def _write_results(
-    run: RunFolder, recipe: Recipe, before: Evaluation, after: Evaluation, cost: Mapping[str, Any]
+    run: RunFolder,
+    recipe: Recipe,
+    before: Evaluation,
+    after: Evaluation,
+    valid: Mapping[str, float],
+    cost: Mapping[str, Any],
 ) -> None:
     lines = [
         json.dumps({**_prediction(new), "baseline": _prediction(old, brief=True)}, ensure_ascii=False)
@@ -240,6 +272,7 @@ def _write_results(
                 "gain": gain(before, after, metric, recipe.seed).as_json(),
                 **after.as_json(),
                 "baseline": {"name": recipe.method.baseline_name(recipe.task), **before.as_json()},
+                "valid": dict(valid),
                 "cost": dict(cost),
             }
         ),

@@ -11,7 +11,7 @@ from migaki.core.codec import parse_yaml
 from migaki.core.errors import DamagedError, RecipeError, UsageError
 from migaki.core.store import RunFolder, list_runs, open_run, read_json, sweep
 
-__all__ = ["open_or_create"]
+__all__ = ["finished_run", "open_or_create"]
 
 
 def open_or_create(
@@ -66,6 +66,17 @@ def open_or_create(
             if all(change.startswith(("the rows", "the weights")) for change in changed):
                 note(f"run {run.id} is unfinished but stays so: {'; '.join(changed)}")
     return RunFolder.create(runs, name, files)
+
+
+def finished_run(runs: Path, files: Mapping[str, str]) -> RunFolder | None:
+    """The newest finished run of the same recipe, data and model."""
+    for run in reversed(list_runs(runs)):
+        try:
+            if run.state()["state"] == "finished" and not _changes(run, files):
+                return run
+        except (DamagedError, RecipeError):
+            continue
+    return None
 
 
 def _taken_up(run: RunFolder, note: Callable[[str], None]) -> RunFolder:

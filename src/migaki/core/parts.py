@@ -182,6 +182,14 @@ class Method(Part, ABC):
     """False where no pretrained weights are needed at all; `base` is None then."""
     keeps_base: ClassVar[bool]
     """True where a saved run needs the base again (adapters); False where its folder holds the whole model."""
+    takes_steps: ClassVar[bool] = True
+    """False where nothing is learned by gradient, so that there is no learning rate to find."""
+    varies_with_seed: ClassVar[bool] = True
+    """False where another seed gives the same model."""
+    learns_from_rows: ClassVar[bool] = True
+    """False where more train rows change nothing."""
+    new_knowledge: ClassVar[str] = "train again"
+    """What has to be done when the world has changed."""
     merges: ClassVar[bool] = True
     """False where what was trained is no change of the base's weights, so that no other run can start from it."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from migaki.core.errors import DataError
 from migaki.core.parts import Part
@@ -68,6 +68,8 @@ class Data(Part):
     """Column of the system prompt."""
     encoding: str | None = None
     """Encoding of the text files, where it is not UTF-8 and cannot be told from the bytes (cp932, euc_jp, cp1252)."""
+    seed: NonNegativeInt | None = None
+    """Which rows a share takes; null: by the recipe's seed, so that another seed also draws other splits."""
     drop_repeats: bool = False
     """Leave out train rows that also stand in a given valid or test file; otherwise they are reported."""
     min_rows_per_label: PositiveInt = 1
@@ -111,10 +113,12 @@ class Data(Part):
 
         Args:
             content_kind: the reader in `formats.READERS`.
-            seed: which rows a share takes; the order of the rows in their file has no influence.
+            seed: which rows a share takes, where the section has no seed of its own; the order of the rows in their file
+                has no influence.
         Raises:
             DataError: lists what cannot be used, with file and line.
         """
+        seed = seed if self.seed is None else self.seed
         train = self._read(self.train, "train", content_kind)
         findings = list(train.findings)
         given: dict[str, Dataset] = {}

@@ -27,6 +27,8 @@ class FewShot(Method):
     shots: PositiveInt = 4
     """Rows that are shown: in all for a generator, of each class for an encoder. Fewer where they do not fit."""
 
+    takes_steps: ClassVar[bool] = False
+    new_knowledge: ClassVar[str] = "show other examples"
     keeps_base: ClassVar[bool] = True
 
     def baseline_name(self, task: Task) -> str:

@@ -28,6 +28,8 @@ class Probe(Method):
     """Strength of the L2 penalty against the summed loss of the rows, on features of length sqrt(their number);
     null: the best of seven from 0.03 to 30 on the validation rows, by accuracy, then by loss."""
 
+    takes_steps: ClassVar[bool] = False
+    varies_with_seed: ClassVar[bool] = False
     keeps_base: ClassVar[bool] = True
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:

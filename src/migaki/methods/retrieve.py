@@ -55,6 +55,9 @@ class Retrieve(Method):
     """Generation: what the model is asked, with {passages} and {question} in it. null: a plain request in the language of
     the question, Japanese or English."""
 
+    takes_steps: ClassVar[bool] = False
+    varies_with_seed: ClassVar[bool] = False
+    new_knowledge: ClassVar[str] = "add it to the index, without training"
     keeps_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
 

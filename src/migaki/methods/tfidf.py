@@ -26,6 +26,8 @@ class Tfidf(Method):
     validation rows, by accuracy, then by loss."""
 
     uses_base: ClassVar[bool] = False
+    takes_steps: ClassVar[bool] = False
+    varies_with_seed: ClassVar[bool] = False
     keeps_base: ClassVar[bool] = False
 
     def baseline_name(self, task: Task) -> str:

@@ -29,6 +29,10 @@ class ZeroShot(Method):
     descriptions: dict[str, str] = Field(default_factory=dict)
     """Encoders: words for labels whose names say little ({7: invoices and payments}); put in place of the name."""
 
+    takes_steps: ClassVar[bool] = False
+    varies_with_seed: ClassVar[bool] = False
+    learns_from_rows: ClassVar[bool] = False
+    new_knowledge: ClassVar[str] = "word the labels or the prompt anew"
     keeps_base: ClassVar[bool] = True
 
     @field_validator("template")

@@ -11,7 +11,7 @@ from unicodedata import east_asian_width
 
 from markupsafe import Markup
 
-__all__ = ["Curve", "line_chart", "reliability_chart", "running_mean", "ticks"]
+__all__ = ["Curve", "Dot", "line_chart", "reliability_chart", "running_mean", "scatter_chart", "ticks"]
 
 # Units of the drawing; on a wide screen about 1.1 pixels each, on a phone about 0.8, so that text stays readable.
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _LETTER = 440, 230, 14, 26, 8
@@ -24,6 +24,17 @@ class Curve:
     name: str
     style: str
     points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One method in a picture of quality against cost."""
+
+    name: str
+    x: float
+    y: Mapping[str, float]
+    """value, low, high"""
+    chosen: bool
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -137,6 +148,47 @@ def reliability_chart(title: str, caption: str, bins: Sequence[Mapping[str, Any]
         # Areas, not widths, are in proportion to the rows.
         radius = round(2 + 5 * math.sqrt(b["n"] / most), 1)
         parts.append(Markup('<circle class="after" cx="{}" cy="{}" r="{}"/>').format(x, y, radius))
+    parts.append(Markup("</svg>"))
+    text = Markup('<figcaption><strong>{}</strong> <span class="soft">{}</span></figcaption>').format(title, caption)
+    return Markup("<figure>{}{}</figure>").format(text, Markup().join(parts))
+
+
+def scatter_chart(title: str, caption: str, dots: Sequence[Dot]) -> Markup:
+    """A dot with its interval and name for each method; powers of ten across, because costs differ by thousands.
+
+    What costs less than a tenth of a second stands at the left edge.
+    """
+    dots = [dot for dot in dots if all(math.isfinite(v) for v in (dot.y["value"], dot.y["low"], dot.y["high"]))]
+    if not dots:
+        return Markup()
+    costs = [math.log10(max(dot.x, 0.1)) for dot in dots]
+    x_low, x_high = math.floor(min(costs)), max(math.ceil(max(costs)), math.floor(min(costs)) + 1)
+    y_low, y_high = min(dot.y["low"] for dot in dots), max(dot.y["high"] for dot in dots)
+    y_ticks = ticks(y_low, y_high, 4)
+    left = 10 + max(_width(f"{y:g}") for y in y_ticks)
+    right, floor = _WIDTH - 10 - max(_width(dot.name) for dot in dots), _HEIGHT - _BOTTOM
+
+    def at(cost: float, y: float) -> tuple[float, float]:
+        up = (y - y_low) / (y_high - y_low) if y_high > y_low else 0.5
+        return round(left + (cost - x_low) / (x_high - x_low) * (right - left), 1), round(
+            floor - up * (floor - _TOP), 1
+        )
+
+    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, title)]
+    for value in y_ticks:
+        y = at(x_low, value)[1]
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, y, y))
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{:g}</text>').format(left - 6, y + 4, value))
+    for power in range(x_low, x_high + 1):
+        x = at(power, y_low)[0]
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{:g}</text>').format(x, _HEIGHT - 6, 10**power))
+    places = [at(cost, dot.y["value"]) for cost, dot in zip(costs, dots, strict=True)]
+    for dot, (x, y), height in zip(dots, places, _apart([y for _, y in places]), strict=True):
+        style = "after" if dot.chosen else "train"
+        ends = at(x_low, dot.y["low"])[1], at(x_low, dot.y["high"])[1]
+        parts.append(Markup('<line class="spread {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(style, x, x, *ends))
+        parts.append(Markup('<circle class="{}" cx="{}" cy="{}" r="4"/>').format(style, x, y))
+        parts.append(Markup('<text class="end {}" x="{}" y="{}">{}</text>').format(style, x + 8, height + 4, dot.name))
     parts.append(Markup("</svg>"))
     text = Markup('<figcaption><strong>{}</strong> <span class="soft">{}</span></figcaption>').format(title, caption)
     return Markup("<figure>{}{}</figure>").format(text, Markup().join(parts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +16,13 @@ from migaki.core.store import read_json
 from migaki.core.types import ended, shorten
 from migaki.core.units import bytes_text, count_text, percent_text, seconds_text
 from migaki.report.charts import Curve, line_chart, reliability_chart, running_mean
+from migaki.report.figures import SHARES, cell, number, shares, signed
 from migaki.report.words import WORDS, Language, said
 
 __all__ = ["write_report"]
 
 Json = Mapping[str, Any]
 
-_SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "chrf", "character_f1", "stopped")
-"""Metrics whose names start so lie in 0..1 and are shown as percent."""
 _MATRIX_LABELS = 25
 """Above so many labels a matrix can no longer be read; the most confused pairs are listed in any case."""
 _FEW_ROWS, _TOO_FEW_ROWS = 30, 10
@@ -99,43 +97,6 @@ def _recipe(values: dict[str, Any], words: Mapping[str, str]) -> str:
     return dump_yaml({**values, "data": data})
 
 
-def _number(metric: str, value: float) -> str:
-    if metric.startswith(_SHARES):
-        return percent_text(value)
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:#.4g}"
-
-
-def _signed(metric: str, value: float, words: Mapping[str, str], unit: bool = True) -> str:
-    """A difference with its sign; shares differ by percentage points."""
-    share = metric.startswith(_SHARES)
-    number = f"{100 * abs(value):.1f}" if share else _number(metric, abs(value))
-    sign = "±" if float(number.replace(",", "")) == 0 else "+" if value > 0 else "−"
-    return f"{sign}{number}" + (f" {words['points']}" if share and unit else "")
-
-
-def _cell(metric: str, measure: Json | None) -> dict[str, str] | None:
-    """A figure and its interval as text."""
-    if measure is None:
-        return None
-    low, high = _number(metric, measure["low"]), _number(metric, measure["high"])
-    return {"value": _number(metric, measure["value"]), "interval": f"{low.removesuffix(' %')} – {high}"}
-
-
-def _shares(metric: str, measures: Sequence[Json | None]) -> list[dict[str, float] | None]:
-    """Each figure and its interval as percent of their common axis, for drawing; None where it cannot be drawn."""
-    highest = 1.0 if metric.startswith(_SHARES) else max((m["high"] for m in measures if m), default=0.0)
-    if not math.isfinite(highest) or highest <= 0:
-        return [None for _ in measures]
-
-    def percent(value: float) -> float:
-        return round(100 * min(max(value / highest, 0.0), 1.0), 2)
-
-    return [
-        {"low": percent(m["low"]), "wide": percent(m["high"] - m["low"]), "at": percent(m["value"])} if m else None
-        for m in measures
-    ]
-
-
 def _verdict(results: Json, words: Mapping[str, str]) -> dict[str, Any]:
     """The answer of the page: did training help, by how much, how sure is that."""
     metric, gain, cost = results["primary"], results["gain"], results["cost"]
@@ -152,8 +113,8 @@ def _verdict(results: Json, words: Mapping[str, str]) -> dict[str, Any]:
     else:
         kind = "better" if sign * gain["value"] > 0 else "worse"
     name = words.get(f"metric_{metric}", metric)
-    low, high = (_signed(metric, gain[end], words, unit=False) for end in ("low", "high"))
-    shares = _shares(metric, [before, after])
+    low, high = (signed(metric, gain[end], words, unit=False) for end in ("low", "high"))
+    drawn = shares(metric, [before, after])
     return {
         "kind": kind,
         "title": words[f"verdict_{kind}"],
@@ -163,9 +124,9 @@ def _verdict(results: Json, words: Mapping[str, str]) -> dict[str, Any]:
                 (
                     words[when],
                     {
-                        "value": _number(metric, m["value"]),
+                        "value": number(metric, m["value"]),
                         "interval": words["interval_is"].format(
-                            low=_number(metric, m["low"]), high=_number(metric, m["high"])
+                            low=number(metric, m["low"]), high=number(metric, m["high"])
                         ),
                     },
                 )
@@ -174,15 +135,15 @@ def _verdict(results: Json, words: Mapping[str, str]) -> dict[str, Any]:
             (
                 words["difference"],
                 {
-                    "value": _signed(metric, gain["value"], words),
+                    "value": signed(metric, gain["value"], words),
                     # A model differs from itself by nothing, without any doubt.
                     "interval": "" if kind == "kept" else words["interval_is"].format(low=low, high=high),
                 },
             ),
         ],
-        "before": shares[0],
-        "after": shares[1],
-        "axis": "100 %" if metric.startswith(_SHARES) else _number(metric, max(before["high"], after["high"])),
+        "before": drawn[0],
+        "after": drawn[1],
+        "axis": "100 %" if metric.startswith(SHARES) else number(metric, max(before["high"], after["high"])),
     }
 
 
@@ -208,14 +169,14 @@ def _measures(results: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = []
     for metric, after in results["metrics"].items():
         before = results["baseline"]["metrics"].get(metric)
-        shares = _shares(metric, [before, after])
+        drawn = shares(metric, [before, after])
         rows.append(
             {
                 "name": words.get(f"metric_{metric}", metric),
-                "before": _cell(metric, before),
-                "after": _cell(metric, after),
-                "before_share": shares[0],
-                "after_share": shares[1],
+                "before": cell(metric, before),
+                "after": cell(metric, after),
+                "before_share": drawn[0],
+                "after_share": drawn[1],
                 "n": after["n"],
             }
         )
@@ -250,7 +211,7 @@ def _charts(history: Sequence[Json], results: Json, words: Mapping[str, str]) ->
     charts = [line_chart(words["metric_loss"], by_step, loss, best)]
     metric = results["primary"]
     if metric != "loss":
-        scale, unit = (100, " (%)") if metric.startswith(_SHARES) else (1, "")
+        scale, unit = (100, " (%)") if metric.startswith(SHARES) else (1, "")
         points = [(line["step"], scale * line["metrics"][metric]) for line in evaluations]
         name = words.get(f"metric_{metric}", metric) + unit
         charts.append(line_chart(name, words["chart_by_step"], [Curve(words["valid"], "after", points)], best))
@@ -276,8 +237,8 @@ def _per_class(details: Json) -> list[dict[str, Any]]:
             "predicted": figures["predicted"],
             "precision": percent_text(figures["precision"]["value"]),
             "recall": percent_text(figures["recall"]["value"]),
-            "f1": _cell("f1", figures["f1"]),
-            "f1_share": _shares("f1", [figures["f1"]])[0],
+            "f1": cell("f1", figures["f1"]),
+            "f1_share": shares("f1", [figures["f1"]])[0],
         }
         for label, figures in worst_first
     ]
@@ -300,7 +261,7 @@ def _matrix(details: Json) -> dict[str, Any]:
 
 def _pairs(details: Json) -> list[dict[str, Any]]:
     return [
-        {**pair, "share": _cell("f1", pair["share"]), "range": _shares("f1", [pair["share"]])[0]}
+        {**pair, "share": cell("f1", pair["share"]), "range": shares("f1", [pair["share"]])[0]}
         for pair in details.get("confused_pairs", ())[:_PAIRS]
     ]
 
@@ -310,16 +271,16 @@ def _parts(details: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
     their own."""
     metric = "accuracy" if "per_class" in details else "loss"
     chosen = [part for part in details.get("slices", ()) if part["worse"] or part["by"] != "label"][:_PARTS]
-    ranges = _shares(metric, [part["figure"] for part in chosen])
+    ranges = shares(metric, [part["figure"] for part in chosen])
     return [
         {
             "by": words[_PART_NAMES[part["by"]]],
             "value": words[_SCRIPT_NAMES[part["value"]]] if part["by"] == "script" else part["value"],
             "worse": part["worse"],
-            "figure": _cell(metric, part["figure"]),
+            "figure": cell(metric, part["figure"]),
             "range": range_,
             "n": part["figure"]["n"],
-            "rest": _cell(metric, part["rest"]),
+            "rest": cell(metric, part["rest"]),
             "p": f"{part['p']:.3f}" if part["p"] >= 0.001 else "< 0.001",
         }
         for part, range_ in zip(chosen, ranges, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["WORDS", "Language", "said"]
+__all__ = ["COMPARISON", "WORDS", "Language", "said"]
 
 Language = Literal["en", "ja"]
 
@@ -270,6 +270,83 @@ _JA = {
 
 WORDS: dict[Language, dict[str, str]] = {"en": _EN, "ja": _JA}
 
+_COMPARISON_EN = {
+    "against": "{method} against {other}: only {method} is right on {ours} rows, only {other} on {theirs}",
+    "chosen_forgot": "{method} lost general ability in training; its own report says how much and what helps.",
+    "comparison": "Comparison",
+    "disagreements": "Where {method} and another method disagree",
+    "disagreements_caption": "Test rows of the first seed on which exactly one of the two is right.",
+    "disk": "On disk",
+    "flips": "With about {rows} train rows it would be {method}, by the validation rows.",
+    "flips_each": "With about {rows} train rows ({each} a label) it would be {method}, by the validation rows.",
+    "forgetting": "Forgetting",
+    "forgot": "yes, beyond chance",
+    "group": "Group",
+    "latency": "Answer p50 / p95 (ms)",
+    "learning_curves": "With fewer rows",
+    "learning_curves_axes": "validation figure by number of train rows",
+    "left_out": "Left out for lack of time: {what}.",
+    "method": "Method",
+    "methods": "All methods",
+    "methods_caption": "Every method had the same rows and the same budget for finding its learning rate on the validation rows. "
+    "Methods of one group cannot be told apart on the test rows (paired test against the best of the group, Holm over the methods). "
+    "Intervals are over rows and seeds.",
+    "new_knowledge": "When the world changes",
+    "not_above_floor": "Not better than a floor (counting n-grams, the most frequent label, the bare model) beyond chance, so never recommended: {methods}.",
+    "not_forgot": "none found",
+    "pictures": "Quality and cost",
+    "quality_cost": "Quality and training time",
+    "quality_cost_axes": "figure with its 95 % interval by seconds of training",
+    "rate": "Rate",
+    "recommendation": "Recommendation",
+    "seeds": "{n} seed(s)",
+    "split_rows": "{train} train, {valid} valid, {test} test rows",
+    "text": "Text",
+    "use": "Use {method}",
+    "why_alone_best": "{method} is better than every other method beyond chance.",
+    "why_cheapest_of_best": "{method} is the cheapest of the methods that cannot be told apart from the best one: {best}.",
+    "why_floor": "No method that costs more is better than {method} beyond chance, so fine-tuning is not worth it here.",
+}
+
+_COMPARISON_JA = {
+    "against": "{method} と {other}：{method} だけが正解 {ours} 行、{other} だけが正解 {theirs} 行",
+    "chosen_forgot": "{method} は学習で汎用能力を失った。程度と対策は個別のレポートを参照。",
+    "comparison": "比較",
+    "disagreements": "{method} と他の手法で結果が分かれた行",
+    "disagreements_caption": "最初のシードのテスト行のうち、どちらか一方だけが正解した行。",
+    "disk": "ディスク",
+    "flips": "学習データが約 {rows} 行なら、検証データでは {method} が選ばれる。",
+    "flips_each": "学習データが約 {rows} 行（1 ラベルあたり {each} 行）なら、検証データでは {method} が選ばれる。",
+    "forgetting": "忘却",
+    "forgot": "あり（偶然を超える）",
+    "group": "グループ",
+    "latency": "応答 p50 / p95（ms）",
+    "learning_curves": "データが少ない場合",
+    "learning_curves_axes": "学習行数ごとの検証データでの値",
+    "left_out": "時間が足りず省略：{what}。",
+    "method": "手法",
+    "methods": "全手法",
+    "methods_caption": "どの手法も同じデータを使い、検証データで学習率を選ぶ予算も同じ。同じグループの手法は、このテストデータでは優劣を区別できない"
+    "（グループの最良手法との対応のある検定、手法数で Holm 補正）。区間は行とシードの両方による。",
+    "new_knowledge": "状況が変わったとき",
+    "not_above_floor": "基準（n-gram の計数、最頻ラベル、元のモデル）を偶然以上に上回らないため、推奨しない：{methods}。",
+    "not_forgot": "認められない",
+    "pictures": "品質とコスト",
+    "quality_cost": "品質と学習時間",
+    "quality_cost_axes": "学習秒数ごとの値と 95 % 区間",
+    "rate": "学習率",
+    "recommendation": "推奨",
+    "seeds": "シード {n} 個",
+    "split_rows": "学習 {train} 行、検証 {valid} 行、テスト {test} 行",
+    "text": "テキスト",
+    "use": "{method} を推奨",
+    "why_alone_best": "{method} は他のどの手法よりも、偶然を超えて優れている。",
+    "why_cheapest_of_best": "最良と区別できない手法（{best}）のうち、{method} のコストが最も低い。",
+    "why_floor": "{method} を偶然以上に上回る、よりコストの高い手法はない。ここではファインチューニングに見合う効果がない。",
+}
+
+COMPARISON: dict[Language, dict[str, str]] = {"en": _COMPARISON_EN, "ja": _COMPARISON_JA}
+
 _SAID_JA = {
     "base, untrained": "元のモデルのまま",
     "base, nearest class mean of its frozen features": "元のモデルの特徴量に最も近いクラス平均で分類",
@@ -277,6 +354,10 @@ _SAID_JA = {
     "base, no examples shown": "元のモデル、例示なし",
     "always the shares of the labels": "常にラベルの構成比で回答",
     "the model as it is": "元のモデルのまま",
+    "train again": "再学習",
+    "word the labels or the prompt anew": "ラベル名やプロンプトを書き換える",
+    "show other examples": "例示を差し替える",
+    "add it to the index, without training": "索引に追加する（学習不要）",
     "no pretrained model": "事前学習モデルなし",
     "none": "なし",
     "unknown": "不明",
