@@ -5,10 +5,10 @@ from __future__ import annotations
 from migaki.core.errors import Problem, RecipeError
 from migaki.core.parts import Method, Task
 
-__all__ = ["needs_labels"]
+__all__ = ["require_labels"]
 
 
-def needs_labels(method: Method, task: Task) -> None:
+def require_labels(method: Method, task: Task) -> None:
     """Raises RecipeError where the task has no labels to choose between."""
     if task.content_kind == "conversation":
         found = f"{method.kind} chooses between labels, but {task.kind} writes answers; use lora, full, few_shot or retrieve."

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
-from migaki.methods.needs import needs_labels
+from migaki.methods.needs import require_labels
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -28,6 +28,7 @@ class Probe(Method):
     """Strength of the L2 penalty against the summed loss of the rows, on features of length sqrt(their number);
     null: the best of seven from 0.03 to 30 on the validation rows, by accuracy, then by loss."""
 
+    needs_labels: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = False
     varies_with_seed: ClassVar[bool] = False
     keeps_base: ClassVar[bool] = True
@@ -35,7 +36,7 @@ class Probe(Method):
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.probing import ProbeLearner
 
-        needs_labels(self, task)
+        require_labels(self, task)
         return ProbeLearner(task.network(base, train, seed), self.penalty)
 
     def restore(self, base: Base, task: Task, folder: Path) -> Learner:

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
-from migaki.methods.needs import needs_labels
+from migaki.methods.needs import require_labels
 
 __all__ = ["Tfidf"]
 
@@ -26,6 +26,7 @@ class Tfidf(Method):
     validation rows, by accuracy, then by loss."""
 
     uses_base: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = False
     varies_with_seed: ClassVar[bool] = False
     keeps_base: ClassVar[bool] = False
@@ -36,7 +37,7 @@ class Tfidf(Method):
     def prepare(self, base: None, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.ngrams import NgramLearner
 
-        needs_labels(self, task)
+        require_labels(self, task)
         return NgramLearner.new(task, train, self.penalty)
 
     def restore(self, base: None, task: Task, folder: Path) -> Learner:
