@@ -243,6 +243,18 @@ def test_few_rows_and_labels_never_predicted_are_warned_of(classified, tmp_path)
     ]
 
 
+@pytest.mark.parametrize(("which", "what"), [("classified", "label"), ("generated", "answer")])
+def test_whether_the_right_one_was_found_is_told_apart_from_the_answers(which, what, request, tmp_path):
+    def change(results):
+        shares = zip(("1", "3", "5", "10"), (0.5, 0.75, 0.875, 1.0), strict=True)
+        results["details"]["recall_at"] = {k: {"value": v, "low": 0.0, "high": 1.0, "n": 8} for k, v in shares}
+
+    text = WORDS["en"][f"found_{what}"].format(ranks="1, 3, 5, 10", shares="50.0 %, 75.0 %, 87.5 %, 100.0 %")
+    folder = request.getfixturevalue(which)
+    assert text in Page(write_report(with_results(folder, tmp_path, change))).all("li")
+    assert text not in Page(write_report(folder)).all("li")
+
+
 def test_a_figure_without_bounds_is_written_and_not_drawn(generated, tmp_path):
     def change(results):
         results["metrics"]["perplexity"] = {"value": float("inf"), "low": 9.0, "high": float("inf"), "n": 6}

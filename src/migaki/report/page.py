@@ -158,6 +158,10 @@ def _remarks(results: Json, words: Mapping[str, str], language: Language) -> lis
     if majority := details.get("majority"):
         accuracy = percent_text(majority["accuracy"]["value"])
         remarks.append((words["majority"].format(label=majority["label"], accuracy=accuracy), False))
+    if found := details.get("recall_at"):
+        shares = ", ".join(percent_text(figure["value"]) for figure in found.values())
+        text = words["found_label"] if "per_class" in details else words["found_answer"]
+        remarks.append((text.format(ranks=", ".join(found), shares=shares), False))
     if rows < _FEW_ROWS:
         remarks.append((words["few_rows"].format(n=rows), True))
     if never := details.get("never_predicted"):
