@@ -8,14 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from learners import CASES, conversations, difference, prepared, rows_of, task_of, trained
+from learners import CASES, conversations, difference, labelled, prepared, rows_of, task_of, trained
 from migaki.core.store import RunFolder
 from migaki.methods import Full
-from migaki.methods.tuned import blocks_of
+from migaki.methods.tuned import TunedLearner, blocks_of
 from migaki.models import flat
 from migaki.training import Training
 from migaki.training.loop import Judge, fit
 from migaki.training.monitor import Monitor
+from tiny import save_encoder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere it may be known already that the two ways agree."""
+    monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path / "cache"))
 
 
 class Heard(Monitor):
@@ -64,6 +71,9 @@ def turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_flat_way_steps_aside_and_training_is_what_transformers_would_do(
     kind: str, method: str, tiny_encoder: Path, tiny_decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(
+        "MIGAKI_CACHE", str(tmp_path / "cache")
+    )  # elsewhere it is known already that the flat way is right
     learner = learner_for(kind, method, tiny_encoder, tiny_decoder)
     learner.network.body.use_flat = False
     wanted, notes = fitted(kind, learner, tmp_path)
@@ -78,6 +88,25 @@ def test_a_wrong_flat_way_steps_aside_and_training_is_what_transformers_would_do
     assert notes[0].startswith("the model is computed as transformers does: the faster way differs by ")
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_the_two_ways_are_compared_once_for_the_same_weights_and_again_for_others(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    difference = TunedLearner._difference
+    monkeypatch.setattr(TunedLearner, "_difference", lambda *asked: compared.append(1) or difference(*asked))
+
+    def settled(encoder: Path, method: Any) -> Any:
+        learner = prepared(encoder, task_of("classify_text"), method, labelled(8))
+        return learner.settle(learner.encode(labelled(8)), (), 0, print)
+
+    first = settled(tiny_encoder, "full")
+    assert settled(tiny_encoder, "full") == first
+    assert len(compared) == 1
+    settled(tiny_encoder, "lora")
+    settled(save_encoder(tmp_path / "other", seed=3), "full")
+    assert len(compared) == 3
 
 
 @pytest.mark.parametrize(("kind", "method"), CASES)

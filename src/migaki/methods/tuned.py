@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from migaki.core.cache import Cache
 from migaki.core.errors import DamagedError, Problem, RecipeError
 from migaki.core.parts import Example, ParameterGroup
+from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
 from migaki.training.activations import activations_of
 from migaki.training.plan import FLAT_PADDING_COST, token_groups
@@ -23,6 +28,7 @@ from migaki.training.plan import FLAT_PADDING_COST, token_groups
 __all__ = ["TunedLearner", "blocks_of", "final_norms", "load_trained", "save_backbone", "save_trained"]
 
 _COMPARED_ROWS = 2
+_DIFFERENCE, _AGREEMENT_BYTES = "difference.json", 1 << 24
 _TOLERANCE = 1e-3
 """Two ways of adding the same float32 numbers differ by about 1e-5; a wrong one by far more than this."""
 
@@ -74,12 +80,30 @@ class TunedLearner:
         body = self.network.body
         if body.use_flat:
             self.network.eval()
-            worst = self._difference(train)
+            worst = self._remembered_difference(train)
             if worst > _TOLERANCE:
                 body.use_flat = False
                 note(f"the model is computed as transformers does: the faster way differs by {worst:.1e} on it")
         kept = body.use_flat and passes > 0 and self._keep_activations(train, valid, passes, note)
         return {"path": "flat" if body.use_flat else "generic", "activations_kept": kept}
+
+    def _remembered_difference(self, train: Sequence[Example]) -> float:
+        """Found out once for these weights, what is trained of them, this code and these libraries."""
+        trained = [(name, tuple(p.shape)) for name, p in self.network.named_parameters() if p.requires_grad]
+        facts = [
+            self.network.fingerprint,
+            self.network.backbone.config.to_json_string(),
+            str([type(self.network).__name__, self._dtype, self.network.device, trained]),
+            torch.__version__,
+            transformers.__version__,
+            _code_digest(),
+        ]
+
+        def make(folder: Path) -> None:
+            (folder / _DIFFERENCE).write_text(json.dumps(self._difference(train)) + "\n")
+
+        key = hashlib.sha256("\x1f".join(facts).encode()).hexdigest()[:32]
+        return float(read_json(Cache("agreement", _AGREEMENT_BYTES).get(key, make) / _DIFFERENCE))
 
     def _difference(self, train: Sequence[Example]) -> float:
         """Largest relative difference of loss and gradients between the two ways, on the shortest rows."""
@@ -191,6 +215,16 @@ class TunedLearner:
         self._save_weights(self.network, folder)
         self.network.tokenizer.save_pretrained(folder)
         self.network.save(folder)
+
+
+@functools.cache
+def _code_digest() -> str:
+    """sha256 over migaki's own modules that compute: after a change of them everything is compared again."""
+    digest = hashlib.sha256()
+    for room in ("models", "tasks", "methods"):
+        for path in sorted((Path(__file__).parents[1] / room).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _set_dropout(network: nn.Module, rate: float) -> None:

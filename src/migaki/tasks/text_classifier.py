@@ -61,7 +61,7 @@ class TextClassifier(nn.Module):
         config = base.model.config.get_text_config()
         self.body = Body(self.backbone, self.tokenizer.pad_token_id or 0)
         self._known = Known()
-        self._fingerprint = base.fingerprint
+        self.fingerprint = base.fingerprint
         self.normalised = False
         """Whether the head sees features of length sqrt(D), whatever length they have."""
         self.dropout = nn.Dropout(0.0)
@@ -116,7 +116,7 @@ class TextClassifier(nn.Module):
     def kept_features(self, examples: Sequence[Example]) -> np.ndarray:
         """Pooled vectors (N, D) float32 of the backbone as it was loaded: computed once, kept on disk for other methods,
         seeds and runs. Not to be asked once the backbone was trained."""
-        facts = [_FEATURES_FORMAT, self._fingerprint, self.backbone.config.to_json_string(), self.pooling]
+        facts = [_FEATURES_FORMAT, self.fingerprint, self.backbone.config.to_json_string(), self.pooling]
         digest = hashlib.sha256("\x1f".join(facts).encode())
         for example in examples:
             digest.update(np.asarray([len(example), *example.ids], dtype=np.int32).tobytes())

@@ -51,6 +51,7 @@ class TextGenerator(nn.Module):
         super().__init__()
         self.backbone = cast(Any, base.model)
         self.tokenizer = base.tokenizer
+        self.fingerprint = base.fingerprint
         self.task = task
         if task.max_length and task.max_length > base.length_limit:
             raise ModelError(
