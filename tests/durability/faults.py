@@ -29,7 +29,7 @@ from migaki.training.checkpoint import checkpoint_folders
 from tiny import chat_rows, labelled_rows, save_decoder, save_encoder, write_rows
 
 WORKLOADS = ("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen", "decoder-reft")
-_TIMES = ("seconds", "train_seconds", "peak_bytes")
+_TIMES = ("seconds", "train_seconds", "peak_bytes", "latency_p50_s", "latency_p95_s")
 
 
 def prepare(folder: Path) -> Path:
@@ -89,6 +89,11 @@ def trained(workload: str, folder: Path, runs: Path) -> Callable[[], object]:
     return lambda: migaki.train(recipe(workload, folder), runs=runs)
 
 
+def finished(runs: Path) -> bool:
+    """Whether the run of a folder has its manifest."""
+    return any(path.parent.parent == runs for path in runs.glob("*/MANIFEST.json"))
+
+
 def outcome(runs: Path) -> dict[str, bytes]:
     """Everything that the only run of a folder holds, times left out, by file."""
     (run,) = (path for path in runs.iterdir() if (path / "state.json").is_file())
@@ -144,7 +149,9 @@ def killed_run(
     for _ in range(kills):
         code = forked(trained(workload, folder, runs), kill_after_s=dice.uniform(0.02, 1.05 * reference.seconds))
         hits += code == -signal.SIGKILL
-        if code == 0:
+        # A kill between the last byte and the end of the process hits a run that is finished; the next command would
+        # rightly make another.
+        if code == 0 or finished(runs):
             break
     else:
         assert forked(trained(workload, folder, runs)) == 0
