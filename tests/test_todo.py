@@ -74,7 +74,7 @@ def test_the_command_says_what_it_found_and_what_to_do_with_it(cycle):
     assert (
         lines[-2] == "write yes under accept where the suggested label is right, and name the file as data.corrections"
     )
-    assert lines[-3].startswith(f"{n} labels to check, 0 places to collect more rows, ")
+    assert lines[-3].startswith(f"labels to check: {n}, places to collect more rows: 0, copies: ")
     assert re.match(
         r"temperature \d+\.\d\d, fitted on 9 valid rows, would change the calibration error from", lines[-4]
     )
@@ -185,7 +185,7 @@ def test_a_chat_has_no_labels_to_check_but_copies(cycle, tmp_path, capsys):
     path = tmp_path / "todo.jsonl"
     assert main(["evaluate", "2", "--errors", str(path), "--runs", str(cycle / "runs")]) == 0
     said = capsys.readouterr().out
-    assert "0 labels to check" in said
+    assert "labels to check: 0, " in said
     assert "temperature" not in said
     assert "data.corrections" not in said
     if path.read_text(encoding="utf-8"):

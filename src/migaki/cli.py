@@ -311,8 +311,8 @@ def _write_errors(run: Run, evaluation: Evaluation, path: str) -> dict[str, Any]
         )
     counts = facts["counts"]
     print(
-        f"{counts['relabel']} labels to check, {counts['collect_more']} places to collect more rows, "
-        f"{counts['duplicate']} copies: {path}"
+        f"labels to check: {counts['relabel']}, places to collect more rows: {counts['collect_more']}, "
+        f"copies: {counts['duplicate']}; written to {path}"
     )
     if counts["relabel"]:
         print("write yes under accept where the suggested label is right, and name the file as data.corrections")
