@@ -312,11 +312,12 @@ class Run:
         return method
 
     def check(self) -> None:
-        """Compare every file of the run with its manifest.
+        """Compare every file of the run, and what was added to it since, with its manifest.
 
         Raises:
             DamagedError: names the first file that is missing or changed.
         """
         if self.state != "finished":
             raise DamagedError(f"Run {self.id} is {self.state} and has no manifest.")
-        verify(self.path)
+        for folder in (self.path, *sorted((self.path / "index").glob("[!.]*"))):
+            verify(folder)

@@ -477,7 +477,7 @@ def test_a_damaged_index_is_noticed(runs, tmp_path, file, how):
     else:
         text = path.read_bytes()
         path.write_bytes(text[:-3] + bytes([text[-3] ^ 1]) + text[-2:])
-    for use in (run.indexed, lambda: migaki.load(2, runs).predict(["printer"])):
+    for use in (run.check, run.indexed, lambda: migaki.load(2, runs).predict(["printer"])):
         with pytest.raises(DamagedError, match=path.name):
             use()
 

@@ -224,7 +224,7 @@ def add_passages(
     home = folder.parent / _ADDED
     sweep(home)
     while True:
-        number = 1 + max((int(p.name) for p in home.glob("[0-9]*")), default=0)
+        number = 1 + max((int(p.name) for p in home.glob("*") if p.name.isdecimal()), default=0)
         try:
             with commit(home / f"{number:04d}", {"added": source}) as temporary:
                 _write(temporary, new, vectors_ND)
