@@ -204,7 +204,7 @@ class _Work:
             rate = float(f"{usual * factor:.3g}")
             self.monitor.note(f"{name}: trying rate {rate:g} for {steps} steps")
             recipe = self.recipe_of(entry, self.recipe.seed, rate, max_steps=steps, early_stopping=None)
-            scores = self.attempt(recipe, self.splits.train).scores
+            scores = self.attempt(recipe, self.splits.train).reached
             found[rate] = sign * scores[metric], -scores["loss"]
             entry.ladder[rate] = scores[metric]
         entry.rate = max(found, key=lambda rate: found[rate])

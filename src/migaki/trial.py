@@ -17,6 +17,7 @@ from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor
 
 if TYPE_CHECKING:
+    from migaki.training.loop import Judge
     from migaki.models.base import Base
 
 __all__ = ["Trial", "attempt", "outcomes_of"]
@@ -30,6 +31,8 @@ class Trial:
 
     scores: dict[str, float]
     """The best validation figures."""
+    reached: dict[str, float]
+    """The best ones after the first step: where training never beats the start, `scores` are those of the start."""
     gained: list[float]
     """What was gained on each validation row: see `outcomes_of`."""
     weights: list[float]
@@ -44,6 +47,14 @@ def outcomes_of(predictions: Sequence[Prediction], metric: str) -> tuple[list[fl
     if metric == "loss":
         return [float(p.loss or 0.0) for p in predictions], [float(p.targets) for p in predictions]
     return [float(p.output == p.target) for p in predictions], [1.0] * len(predictions)
+
+
+def _reached(folder: Path, judge: Judge) -> dict[str, float]:
+    """The best figures in the log of an attempt, the start's left out; of equal ones those with the smaller loss."""
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    after = [line["metrics"] for line in lines if line["event"] == "evaluation" and line["step"] > 0]
+    sign = 1 if judge.better == "max" else -1
+    return max(after, key=lambda scores: (sign * scores[judge.metric], -scores["loss"]), default={})
 
 
 def attempt(recipe: Recipe, train: Dataset, valid: Dataset, base: Base | None, folder: Path, monitor: Monitor) -> Trial:
@@ -97,7 +108,8 @@ def attempt(recipe: Recipe, train: Dataset, valid: Dataset, base: Base | None, f
         if history.start:
             history.start.remove()
         gained, weights = outcomes_of(predictions, metric)
-        trial = Trial(history.best_scores, gained, weights, len(train), history.steps, history.seconds)
+        reached = _reached(folder, judge) or history.best_scores
+        trial = Trial(history.best_scores, reached, gained, weights, len(train), history.steps, history.seconds)
         write_file(result, json.dumps(asdict(trial)) + "\n")
         if (folder / "checkpoints").is_dir():
             remove(folder / "checkpoints")

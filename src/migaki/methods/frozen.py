@@ -43,7 +43,7 @@ class Frozen(Method):
     """Begin with the head and the highest of the trained blocks, and train one more from each epoch on.
     Source: Howard & Ruder 2018, arXiv:1801.06146, section 3.3."""
 
-    default_learning_rate: ClassVar[float] = 1e-4
+    default_learning_rate: ClassVar[float] = 5e-4
     keeps_base: ClassVar[bool] = True
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ class Training(Part):
     max_steps: PositiveInt | None = None
     """Optimiser steps at most; the schedule is laid over these. null: as many as the epochs need."""
     learning_rate: PositiveFloat | None = None
-    """Highest rate of the schedule; null: what is usual for the method (full 5e-5, lora 2e-4, reft 9e-4)."""
+    """Highest rate of the schedule; null: what is usual for the method (full 5e-5, lora 2e-4, frozen 5e-4, reft 9e-4)."""
     batch_size: PositiveInt = 16
     """Rows in one optimiser step, however many are computed at once."""
     accumulate: PositiveInt = 1
