@@ -17,8 +17,9 @@ __all__ = ["FewShot"]
 
 
 class FewShot(Method):
-    """A generator sees some rows as earlier turns of the conversation; an encoder takes the nearest class mean of some
-    rows of each class. Which rows, the seed decides.
+    """Some rows are shown to a generator as earlier turns; an encoder takes the nearest class mean of some of each class.
+
+    Which rows, the seed decides.
 
     Source: Brown et al. 2020, arXiv:2005.14165 (generators); Snell et al. 2017, arXiv:1703.05175 (encoders).
     """

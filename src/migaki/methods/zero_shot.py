@@ -26,7 +26,7 @@ class ZeroShot(Method):
     template: str = "{label}"
     """Encoders: the words that stand for a label, `This message is about {label}.` for example; `_` in a name becomes a
     space."""
-    descriptions: dict[str, str] = Field(default_factory=dict)
+    descriptions: dict[str, str] = Field(default={})
     """Encoders: words for labels whose names say little ({7: invoices and payments}); put in place of the name."""
 
     takes_steps: ClassVar[bool] = False
