@@ -158,6 +158,16 @@ def test_a_misspelt_label_that_is_corrected_is_not_rare(tmp_path):
     assert "odd" not in labels_of(Data(train=rows, min_rows_per_label=5).load("labelled", 0))
 
 
+def test_labels_are_counted_as_they_are_corrected(tmp_path):
+    """Four rows of c, one more by a correction, five wanted."""
+    rows = [*ROWS, *({"text": f"c {i}", "label": "c"} for i in range(4))]
+    path = listed(tmp_path, correction("train", 1, suggested_label="c"))
+    labels = labels_of(Data(train=rows, min_rows_per_label=5, corrections=path).load("labelled", 0))
+    assert sorted(text for text, label in labels.items() if label == "c") == ["a 0", "c 0", "c 1", "c 2", "c 3"]
+    assert len(labels) == 104
+    assert "c" not in labels_of(Data(train=rows, min_rows_per_label=5).load("labelled", 0)).values()
+
+
 def test_a_text_under_two_labels_is_no_conflict_once_corrected(tmp_path):
     rows = [*ROWS, {"text": "a 0", "label": "b"}]
     path = listed(tmp_path, correction("train", 1))
