@@ -10,13 +10,11 @@ export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: demo test test-slow faults bench check lock clean
 
-demo: $(VENV)/.demo  ## tune a classifier in full and a chat model for a minute, on real data
-	@printf '\n%s\n' "== The topic of a message to the help desk: quickstart.yaml =="
-	$(BIN)/migaki train recipes/quickstart.yaml
+demo: $(VENV)/.demo  ## tune a chat model for a minute, then compare all ways of adapting a classifier, on real data
 	@printf '\n%s\n' "== A chat model that answers like the help desk: quickstart-chat.yaml =="
 	$(BIN)/migaki train recipes/quickstart-chat.yaml
-	@printf '\n%s\n' "== Both runs =="
-	@$(BIN)/migaki runs
+	@printf '\n%s\n' "== The topic of a message to the help desk, by every method: quickstart.yaml =="
+	$(BIN)/migaki compare recipes/quickstart.yaml --minutes 4
 	@printf '%s\n' "" "Go on:" \
 	  "  source $(BIN)/activate      then the command is migaki" \
 	  "  migaki train recipes/classify-lora.yaml --set data.train=\$$PWD/mine.csv      your own texts and labels" \

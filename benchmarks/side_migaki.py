@@ -38,6 +38,8 @@ def main(work: str, variant: str, folder: Path, steps: int) -> None:
         "valid": str(folder / "texts-test.jsonl"),
         "test": str(folder / "texts-test.jsonl"),
     }
+    # transformers judges a text by its first token, so that is what is compared.
+    classify = {"kind": "classify_text", "head": "random", "pooling": "cls"}
     recipes = {
         "chat-lora": {
             "task": {"kind": "generate", "generated_rows": 0},
@@ -46,13 +48,13 @@ def main(work: str, variant: str, folder: Path, steps: int) -> None:
             "training": {**training, "learning_rate": 2e-4},
         },
         "text-full": {
-            "task": {"kind": "classify_text", "head": "random"},
+            "task": classify,
             "data": texts,
             "method": "full",
             "training": {**training, "learning_rate": 5e-5},
         },
         "text-top": {
-            "task": {"kind": "classify_text", "head": "random"},
+            "task": classify,
             "data": texts,
             "method": {"kind": "frozen", "blocks": 1},
             "training": {**training, "epochs": 2, "max_steps": None, "learning_rate": 5e-4},

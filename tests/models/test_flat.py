@@ -215,6 +215,33 @@ def test_the_gradient_of_every_parameter_is_the_one_of_the_rows_alone(
     assert_close(gradients_of(body, hidden(found, line)), gradients_of(body, expected(body, rows, shared)))
 
 
+@pytest.mark.parametrize("which", ["first", "last"])
+@pytest.mark.parametrize("layout", ["mixed lengths", "equal lengths", "one row"])
+@pytest.mark.parametrize("family", ENCODERS)
+def test_one_token_of_each_row_is_asked_for_alone(
+    family: str, layout: str, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = body_of(family)
+    rows, shared, line = line_of(layout)
+    ends = np.cumsum(line.lengths)
+    places = [int(end) - n if which == "first" else int(end) - 1 for end, n in zip(ends, line.lengths, strict=True)]
+    wanted = gradients_of(body, expected(body, rows, shared)[places])
+    asked: list[int] = []
+    for layer in body.encoder.layer:
+        query = layer.attention.self.query
+        query.register_forward_hook(lambda _module, inputs, _out: asked.append(len(inputs[0])))
+    found = gradients_of(body, hidden(flat_of(body), line, places))
+    assert_close(found, wanted)
+    assert asked == [len(line.ids_N)] * (N_BLOCKS - 1) + [len(rows)]
+
+
+def test_as_many_tokens_as_rows_are_not_taken_for_one_of_each() -> None:
+    line = line_of("mixed lengths")[2]  # rows of 7, 2, 5 and 1
+    assert line.has_one_in_each_row(torch.tensor([0, 8, 9, 14]))
+    assert not line.has_one_in_each_row(torch.tensor([0, 1, 9, 14]))
+    assert not line.has_one_in_each_row(torch.tensor([0, 8, 9]))
+
+
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_recomputing_runs_each_block_twice_and_draws_the_same_dropout(
     family: str, monkeypatch: pytest.MonkeyPatch

@@ -68,6 +68,13 @@ class Line:
         ends = np.cumsum((self.shared, *self.lengths))
         return [int(end) for end in ends[:-1]]
 
+    def has_one_in_each_row(self, places_P: torch.Tensor) -> bool:
+        """Whether the places are one of each row's own tokens, row after row."""
+        starts = self.starts()
+        return len(places_P) == len(starts) and all(
+            start <= place < start + n for start, n, place in zip(starts, self.lengths, places_P.tolist(), strict=True)
+        )
+
     def grid(self, x_N: torch.Tensor) -> torch.Tensor:
         """The rows' own tokens (N - S, ...) as (B, T, ...), zeros behind the shorter rows."""
         n_rows, width = len(self.lengths), max(self.lengths)
@@ -336,13 +343,18 @@ class FlatEncoder:
     ) -> torch.Tensor:
         own = layer.attention.self
         shape = (-1, own.num_attention_heads, own.attention_head_size)
-        q, k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.query, own.key, own.value))
-        seen_BHTE = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=padding, dropout_p=own.dropout.p if own.training else 0.0, scale=own.scaling
-        )
-        seen_ND = line.gathered(seen_BHTE.transpose(1, 2)).flatten(1)
-        if wanted_P is not None:
-            seen_ND, h_ND = take(seen_ND, wanted_P), take(h_ND, wanted_P)
+        k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.key, own.value))
+        settings = {"attn_mask": padding, "dropout_p": own.dropout.p if own.training else 0.0, "scale": own.scaling}
+        if wanted_P is not None and line.has_one_in_each_row(wanted_P):
+            # A text that is judged by one of its tokens asks for that token only.
+            h_ND = take(h_ND, wanted_P)
+            q_BH1E = own.query(h_ND).view(len(h_ND), 1, *shape[1:]).transpose(1, 2)
+            seen_ND = F.scaled_dot_product_attention(q_BH1E, k, v, **settings).flatten(1)
+        else:
+            q = line.grid(own.query(h_ND).view(shape)).transpose(1, 2)
+            seen_ND = line.gathered(F.scaled_dot_product_attention(q, k, v, **settings).transpose(1, 2)).flatten(1)
+            if wanted_P is not None:
+                seen_ND, h_ND = take(seen_ND, wanted_P), take(h_ND, wanted_P)
         h_ND = layer.attention.output(seen_ND, h_ND)
         return layer.output(layer.intermediate(h_ND), h_ND)  # type: ignore[no-any-return]
 
