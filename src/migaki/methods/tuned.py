@@ -49,6 +49,8 @@ class TunedLearner:
         self._rate_factor = rate_factor
         self._from_epoch = from_epoch
         self._dtype = torch.float32
+        self._trains_with: tuple[float | None] | None = None
+        """The dropout of the training behaviour that is set up now; None while there is another."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -184,6 +186,9 @@ class TunedLearner:
 
     def train_mode(self, dropout: float | None) -> None:
         """Training behaviour above the first trained block; what is frozen below it stays deterministic."""
+        if self._trains_with == (dropout,):
+            return  # asked before every step, and walking through all modules takes as long as a small step itself
+        self._trains_with = (dropout,)
         self.network.train()
         for part in self.network.body.frozen_parts():
             part.eval()
@@ -191,13 +196,14 @@ class TunedLearner:
             _set_dropout(self.network, dropout)
 
     def evaluation_mode(self) -> None:
+        self._trains_with = None
         self.network.eval()
 
     def predict(
         self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
     ) -> list[Prediction]:
         """In evaluation mode, and back in the mode it was in afterwards."""
-        training = self.network.training
+        training, self._trains_with = self.network.training, None
         self.network.eval()
         try:
             with self._formats():

@@ -343,20 +343,42 @@ class FlatEncoder:
     ) -> torch.Tensor:
         own = layer.attention.self
         shape = (-1, own.num_attention_heads, own.attention_head_size)
-        k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.key, own.value))
-        settings = {"attn_mask": padding, "dropout_p": own.dropout.p if own.training else 0.0, "scale": own.scaling}
-        if wanted_P is not None and line.has_one_in_each_row(wanted_P):
-            # A text that is judged by one of its tokens asks for that token only.
-            h_ND = take(h_ND, wanted_P)
-            q_BH1E = own.query(h_ND).view(len(h_ND), 1, *shape[1:]).transpose(1, 2)
-            seen_ND = F.scaled_dot_product_attention(q_BH1E, k, v, **settings).flatten(1)
+        plain = type(own.key) is type(own.value) is nn.Linear
+        if plain and wanted_P is not None and line.has_one_in_each_row(wanted_P):
+            h_BTD, h_ND = line.grid(h_ND), take(h_ND, wanted_P)
+            seen_ND = _seen_by_one(own, own.query(h_ND).view(shape), h_BTD, padding)
         else:
-            q = line.grid(own.query(h_ND).view(shape)).transpose(1, 2)
-            seen_ND = line.gathered(F.scaled_dot_product_attention(q, k, v, **settings).transpose(1, 2)).flatten(1)
+            q, k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.query, own.key, own.value))
+            seen_BHTE = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=padding, dropout_p=own.dropout.p if own.training else 0.0, scale=own.scaling
+            )
+            seen_ND = line.gathered(seen_BHTE.transpose(1, 2)).flatten(1)
             if wanted_P is not None:
                 seen_ND, h_ND = take(seen_ND, wanted_P), take(h_ND, wanted_P)
         h_ND = layer.attention.output(seen_ND, h_ND)
         return layer.output(layer.intermediate(h_ND), h_ND)  # type: ignore[no-any-return]
+
+
+def _seen_by_one(own: Any, q_BHE: torch.Tensor, h_BTD: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+    """Attention of one query in each row, (B, H * E), without the keys and values of the other tokens.
+
+    q . (K h + k) is (K' q) . h + q . k, and the mean of V h + v is V times the mean of h, plus v: so the matrices act once
+    a row instead of once a token, which for a text of many tokens leaves next to nothing of the work.
+    """
+    n_heads, width = q_BHE.shape[1:]
+    key_HED, value_HED = (part.weight.view(n_heads, width, -1) for part in (own.key, own.value))
+    asked_BHD = torch.einsum("bhe,hed->bhd", q_BHE, key_HED)
+    scores_BHT = asked_BHD @ h_BTD.transpose(1, 2)
+    if own.key.bias is not None:
+        scores_BHT = scores_BHT + (q_BHE * own.key.bias.view(n_heads, width)).sum(-1, keepdim=True)
+    scores_BHT = scores_BHT * own.scaling
+    if padding is not None:
+        scores_BHT = scores_BHT.masked_fill(~padding[:, 0], -torch.inf)
+    share_BHT = F.dropout(scores_BHT.float().softmax(-1), own.dropout.p, own.training).to(h_BTD.dtype)
+    seen_BHE = torch.einsum("bhd,hed->bhe", share_BHT @ h_BTD, value_HED)
+    if own.value.bias is not None:
+        seen_BHE = seen_BHE + share_BHT.sum(-1, keepdim=True) * own.value.bias.view(n_heads, width)
+    return seen_BHE.flatten(1)
 
 
 def _remembering(
