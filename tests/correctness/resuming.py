@@ -62,8 +62,8 @@ def events(run: Run, kind: str) -> list[dict[str, Any]]:
 
 
 def timeless(value: Any) -> Any:
-    """Without seconds and memory, and without a run's own name."""
+    """Without times and memory, and without a run's own name."""
     if isinstance(value, dict):
-        hidden = ("seconds", "train_seconds", "peak_bytes", "run")
+        hidden = ("seconds", "train_seconds", "peak_bytes", "latency_p50_s", "latency_p95_s", "run")
         return {key: timeless(item) for key, item in value.items() if key not in hidden}
     return [timeless(item) for item in value] if isinstance(value, list) else value
