@@ -127,6 +127,7 @@ def test_the_rank_sum_test_agrees_with_scipy(a, b):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+@settings(deadline=None)
 def test_holm_rejects_step_by_step(p_values):
     """The definition: go up the sorted p-values while p <= 0.05 / (tests left); what is below there is rejected."""
     left, rejected = len(p_values), set()

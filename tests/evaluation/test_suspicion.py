@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
@@ -61,6 +61,7 @@ def test_rows_that_cannot_be_judged_are_neither_suspected_nor_counted():
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 30), st.just(3)), elements=st.floats(0.01, 1.0)))
+@settings(deadline=None)
 def test_the_most_suspicious_stand_first_and_nobody_is_told_its_own_label(p):
     p = p / p.sum(1, keepdims=True)
     labels = np.arange(len(p)) % 3
@@ -108,6 +109,7 @@ def test_a_copy_does_not_vouch_for_a_wrong_label():
 
 
 @given(names, st.integers(0, 5))
+@settings(deadline=None)
 def test_every_label_is_spread_over_the_parts_evenly(letters, seed):
     labels = np.array(["abcdefghij".index(letter) for letter in letters])
     part = _parts(labels, [str(i) for i in range(len(labels))], seed)
