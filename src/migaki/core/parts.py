@@ -16,18 +16,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from migaki.core.errors import MigakiError
-from migaki.core.types import Dataset, Evaluation, Prediction, Row
+from migaki.core.types import Ability, Dataset, Evaluation, Prediction, Row
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Example", "Learner", "Method", "ParameterGroup", "Part", "Reader", "Task", "discovered"]
+__all__ = ["Example", "Featured", "Learner", "Method", "ParameterGroup", "Part", "Reader", "Task", "discovered"]
 
 
 class Part(BaseModel):
@@ -172,6 +172,15 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
+class Featured(Protocol):
+    """A learner that can be asked what it makes of a text, before any head."""
+
+    def features(self, rows: Sequence[Row], watch: Callable[[int], None] = ...) -> np.ndarray:
+        """One vector for each row, (N, D), computed as `predict` computes. `watch` is told how many rows are done."""
+        ...
+
+
 class Method(Part, ABC):
     """What is trained, and how. A subclass declares `kind: Literal["name"] = "name"`."""
 
@@ -222,6 +231,8 @@ class Task(Part, ABC):
     """Which class of model is loaded for it."""
     primary: ClassVar[tuple[str, Literal["max", "min"]]]
     """The metric by which the best model is chosen on the validation split, and its better direction."""
+    general: ClassVar[tuple[str, ...]] = ()
+    """Names, without the language, of the bundled sets that `generality` takes; empty where it is not measured."""
 
     def answers_in_evaluation(self) -> int | None:
         """How many rows of a split are answered for the metrics; None: all of them."""
@@ -242,6 +253,15 @@ class Task(Part, ABC):
     @abstractmethod
     def evaluate(self, predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:
         """Metrics with 95 % intervals; `labels` is the label map in order, empty for generation."""
+
+    def generality(
+        self, learner: Learner, probe: Sequence[Dataset], watch: Callable[[int], None] = lambda _: None
+    ) -> list[Ability]:
+        """How the learner does at what it was not tuned for, as it is now: one ability for each set of the probe.
+
+        Sets on which this learner cannot be judged are left out, the same ones before training and after.
+        """
+        return []
 
     @abstractmethod
     def scores(self, predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:

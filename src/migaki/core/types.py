@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 __all__ = [
+    "Ability",
+    "Choice",
     "Content",
     "Conversation",
     "Dataset",
@@ -126,12 +128,32 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A question with several answers, of which one is right; only measured, never learned."""
+
+    question: str
+    options: tuple[str, ...]
+    right: int
+    """Which option is right, counted from 0."""
+
+    def key(self) -> str:
+        return self.question
+
+    def stratum(self) -> str | None:
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"question": self.question, "options": list(self.options), "answer": self.options[self.right]}
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row as a task understands it, with the place it came from."""
 
     place: Place
     content: Any
-    """What the task read: `Labelled`, `Conversation`, or the type of a task from a plug-in (a `Content`)."""
+    """What the task read: `Labelled`, `Conversation`, or the type of a task from a plug-in (a `Content`); of general
+    questions a `Choice`."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +228,19 @@ class Prediction:
     found_at: int | None = None
     """Of methods that look up: at which rank the first right one stands, 0 where none of the first ten is; None where it
     is not known what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """How a learner did on each row of a general set that it was not tuned for."""
+
+    name: str
+    """That of the set."""
+    metric: Literal["accuracy", "loss"]
+    scores: tuple[float, ...]
+    """For accuracy 1 or 0, for loss the sum of the negative log-likelihood (nats), of each row that could be judged."""
+    weights: tuple[int, ...]
+    """What each row counts: 1, or its target tokens."""
 
 
 @dataclass(frozen=True, slots=True)

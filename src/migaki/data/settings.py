@@ -26,7 +26,7 @@ from migaki.data.splits import (
     split_off,
 )
 
-__all__ = ["Data"]
+__all__ = ["Data", "absolute_path"]
 
 _ROLES = ("text", "label", "prompt", "completion", "messages", "system")
 _LARGEST_SHARE = 0.9
@@ -91,12 +91,12 @@ class Data(Part):
             return value
         if info.field_name != "train" and _is_number(value):
             raise ValueError(f"{value!r} is a text; write the share without quotes: {info.field_name}: {value}.")
-        return _absolute(value, info, "give a file, demo:NAME or a list of rows")
+        return absolute_path(value, info, "give a file, demo:NAME or a list of rows")
 
     @field_validator("corrections")
     @classmethod
     def _corrections_file(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return value if value is None else _absolute(value, info, "give the file of corrections")
+        return value if value is None else absolute_path(value, info, "give the file of corrections")
 
     @model_validator(mode="after")
     def _rows_are_left_to_train(self) -> Self:
@@ -243,8 +243,12 @@ def _right(rows: Sequence[Row], corrected: Mapping[Row, Row]) -> tuple[Row, ...]
     return tuple(corrected.get(row, row) for row in rows) if corrected else tuple(rows)
 
 
-def _absolute(path: str, info: ValidationInfo, remedy: str) -> str:
-    """The path of a file, relative to the recipe's folder until here."""
+def absolute_path(path: str, info: ValidationInfo, remedy: str) -> str:
+    """The path of a file, relative to the recipe's folder until here; for the validator of a field.
+
+    Raises:
+        ValueError: it is no path; ends with the remedy.
+    """
     if not path.strip():
         raise ValueError(f"the path is empty; {remedy}.")
     if "\x00" in path:

@@ -3,6 +3,7 @@ tests; the one exception is the logistic regression behind suspicious labels."""
 
 from migaki.evaluation.calibration import calibration, temperature_scaling
 from migaki.evaluation.classification import classification, classification_scores
+from migaki.evaluation.forgetting import ability_change, ability_figure, forgetting, measure_generality
 from migaki.evaluation.gain import gain
 from migaki.evaluation.generation import character_f1, generation, generation_scores
 from migaki.evaluation.intervals import bootstrap, wilson
@@ -10,16 +11,20 @@ from migaki.evaluation.slices import accuracy_slices, loss_slices
 from migaki.evaluation.suspicion import out_of_fold, suspects
 
 __all__ = [
+    "ability_change",
+    "ability_figure",
     "accuracy_slices",
     "bootstrap",
     "calibration",
     "character_f1",
     "classification",
     "classification_scores",
+    "forgetting",
     "gain",
     "generation",
     "generation_scores",
     "loss_slices",
+    "measure_generality",
     "out_of_fold",
     "suspects",
     "temperature_scaling",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,11 +203,21 @@ class TunedLearner:
         self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
     ) -> list[Prediction]:
         """In evaluation mode, and back in the mode it was in afterwards."""
+        with self._answering():
+            return self.network.predict(rows, answers=answers, watch=watch)  # type: ignore[no-any-return]
+
+    def features(self, rows: Sequence[Row], watch: Callable[[int], None] = lambda _: None) -> np.ndarray:
+        """What an encoder makes of each row before the head, (N, D) float32, computed as `predict` computes."""
+        with self._answering():
+            return self.network.present_features(self.network.inputs(rows), watch)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
         training, self._trains_with = self.network.training, None
         self.network.eval()
         try:
             with self._formats():
-                return self.network.predict(rows, answers=answers, watch=watch)  # type: ignore[no-any-return]
+                yield
         finally:
             self.network.train(training)
 

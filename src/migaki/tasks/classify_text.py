@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from migaki.core.parts import Task
-from migaki.core.types import Dataset, Evaluation, Prediction
+from migaki.core.parts import Learner, Task
+from migaki.core.types import Ability, Dataset, Evaluation, Prediction
 from migaki.evaluation import classification, classification_scores
+from migaki.tasks.abilities import topic_abilities
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -38,6 +39,7 @@ class ClassifyText(Task):
     content_kind: ClassVar[str] = "labelled"
     primary: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     base_role: ClassVar[Literal["encoder", "decoder"]] = "encoder"
+    general: ClassVar[tuple[str, ...]] = ("topics",)
 
     def baseline_name(self) -> str:
         return "base, nearest class mean of its frozen features" if self.head == "centroid" else "base, random head"
@@ -54,6 +56,11 @@ class ClassifyText(Task):
 
     def evaluate(self, predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:
         return classification(predictions, labels, seed)
+
+    def generality(
+        self, learner: Learner, probe: Sequence[Dataset], watch: Callable[[int], None] = lambda _: None
+    ) -> list[Ability]:
+        return topic_abilities(learner, probe, watch)
 
     def scores(self, predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
         return classification_scores(predictions, labels)

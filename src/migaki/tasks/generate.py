@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from migaki.core.parts import Task
-from migaki.core.types import Dataset, Evaluation, Prediction
+from migaki.core.parts import Learner, Task
+from migaki.core.types import Ability, Dataset, Evaluation, Prediction
 from migaki.evaluation import generation, generation_scores
+from migaki.tasks.abilities import answer_abilities
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -47,6 +48,7 @@ class Generate(Task):
     content_kind: ClassVar[str] = "conversation"
     primary: ClassVar[tuple[str, Literal["max", "min"]]] = ("loss", "min")
     base_role: ClassVar[Literal["encoder", "decoder"]] = "decoder"
+    general: ClassVar[tuple[str, ...]] = ("passages", "choices")
 
     def answers_in_evaluation(self) -> int | None:
         return self.generated_rows
@@ -63,6 +65,11 @@ class Generate(Task):
 
     def evaluate(self, predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:
         return generation(predictions, seed)
+
+    def generality(
+        self, learner: Learner, probe: Sequence[Dataset], watch: Callable[[int], None] = lambda _: None
+    ) -> list[Ability]:
+        return answer_abilities(learner, probe, watch)
 
     def scores(self, predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
         return generation_scores(predictions)

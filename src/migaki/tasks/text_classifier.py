@@ -113,6 +113,18 @@ class TextClassifier(nn.Module):
         return self.body.pooled([e.ids for e in examples], self.pooling)
 
     @torch.no_grad()
+    def present_features(
+        self, examples: Sequence[Example], watch: Callable[[int], None] = lambda _: None
+    ) -> np.ndarray:
+        """Pooled vectors (N, D) float32 of the backbone as it is now."""
+        found_ND, done = np.zeros((len(examples), self.head.in_features), dtype=np.float32), 0
+        for group in token_groups([len(e) for e in examples]):
+            found_ND[group] = self.features([examples[i] for i in group]).float().cpu().numpy()
+            done += len(group)
+            watch(done)
+        return found_ND
+
+    @torch.no_grad()
     def kept_features(self, examples: Sequence[Example]) -> np.ndarray:
         """Pooled vectors (N, D) float32 of the backbone as it was loaded: computed once, kept on disk for other methods,
         seeds and runs. Not to be asked once the backbone was trained."""
@@ -122,10 +134,7 @@ class TextClassifier(nn.Module):
             digest.update(np.asarray([len(example), *example.ids], dtype=np.int32).tobytes())
 
         def make(folder: Path) -> None:
-            found_ND = np.zeros((len(examples), self.head.in_features), dtype=np.float32)
-            for group in token_groups([len(e) for e in examples]):
-                found_ND[group] = self.features([examples[i] for i in group]).float().cpu().numpy()
-            np.save(folder / "features.npy", found_ND)
+            np.save(folder / "features.npy", self.present_features(examples))
 
         entry = Cache("features", _FEATURE_BYTES).get(digest.hexdigest()[:32], make)
         return np.load(entry / "features.npy")  # type: ignore[no-any-return]
