@@ -500,9 +500,11 @@ def test_help_ends_with_exit_0_and_names_every_command():
     assert said.returncode == 0
     assert re.findall(r"^    (\w+) ", said.stdout, re.M) == [
         "train",
+        "compare",
         "evaluate",
         "predict",
         "generate",
+        "index",
         "runs",
         "report",
         "data",
