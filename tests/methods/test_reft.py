@@ -285,6 +285,16 @@ def test_each_end_of_the_prompt_has_its_own_edit_unless_tied() -> None:
         assert moved_N.nonzero()[:, 0].tolist() == ([0, 1, 5] if tied else [5])
 
 
+def test_an_edit_is_computed_in_float32_whatever_the_format_around_it() -> None:
+    edits, h_ND, out_ND = one_edit("loreft")
+    marks_N = np.array([1, 1, 0, 0, 0, 2, 0, 0], dtype=np.int8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(edits.over(marks_N, CPU)(1, h_ND, None), out_ND)
+        narrow_ND = edits.over(marks_N, CPU)(1, h_ND.bfloat16(), None)
+    assert narrow_ND.dtype == torch.bfloat16
+    assert torch.allclose(narrow_ND.float(), out_ND, atol=0.05)
+
+
 def test_dropout_falls_on_the_edit_and_never_on_the_vector() -> None:
     edits, h_ND, _ = one_edit("direft", dropout=0.5)
     quiet_ND = edits.eval().over(np.ones(8, dtype=np.int8), CPU)(1, h_ND, None) - h_ND
