@@ -18,6 +18,7 @@ from migaki.core.errors import DamagedError, MigakiError, StoppedError, StorageE
 from migaki.core.parts import Example, Learner, Task
 from migaki.core.store import RunFolder, commit, verify
 from migaki.core.types import Dataset, Evaluation, Finding, Prediction, Row, Splits
+from migaki.data.replay import replay_rows
 from migaki.environment import describe_environment
 from migaki.evaluation import gain
 from migaki.recipe import Recipe
@@ -64,14 +65,22 @@ def train(
     # A run whose recipe cannot be read back would be lost at its end; rows handed over as a list can make it too large.
     parse_yaml(written, "recipe.yaml")
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
+    replay = None
+    if wanted := recipe.training.replay:
+        replay, found = replay_rows(
+            recipe.data, wanted.rows, wanted.share, splits, recipe.task.content_kind, recipe.seed
+        )
+        splits = replace(splits, findings=(*splits.findings, *found))
     _note_findings(splits.findings, monitor)
     # Torch takes seconds to import: faults of recipe and data are told before.
     from migaki.training.precision import measured_precision
+    from migaki.training.tokens import joined
 
     base = base_of(recipe.model, recipe.task.base_role, runs) if recipe.method.uses_base else None
     learner = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
     # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.
-    encoded = {split.name: learner.encode(split) for split in (splits.train, splits.valid, splits.test)}
+    parts = (splits.train, splits.valid, splits.test, *([replay] if replay else []))
+    encoded = {split.name: learner.encode(split) for split in parts}
     cut = tuple(filter(None, (truncation_finding(examples, name) for name, examples in encoded.items())))
     _note_findings(cut, monitor)
     splits = replace(splits, findings=(*splits.findings, *cut))
@@ -96,7 +105,7 @@ def train(
     files = {
         "recipe.yaml": written,
         "environment.json": _json(environment),
-        "data.json": _json(_describe_data(splits, encoded, learner)),
+        "data.json": _json(_describe_data(splits, parts, encoded, learner)),
     }
     if reuse and (finished := finished_run(runs, files)):
         monitor.note(f"run {finished.id} is of the same recipe, data and model, and is taken over")
@@ -108,7 +117,8 @@ def train(
     )
     try:
         with Interrupts() as interrupts:
-            _train_and_judge(run, recipe, splits, learner, encoded["train"], monitor, interrupts)
+            rows = joined(encoded["train"], encoded["replay"]) if replay else encoded["train"]
+            _train_and_judge(run, recipe, splits, learner, rows, monitor, interrupts)
     except StoppedError as error:
         run.set_state("stopped", reason=str(error))
         raise
@@ -135,6 +145,7 @@ def _train_and_judge(
     monitor: Monitor,
     interrupts: Interrupts,
 ) -> None:
+    from migaki.training.interpolation import keep_interpolated
     from migaki.training.loop import Judge, fit
 
     judge = Judge(lambda predictions: recipe.task.scores(predictions, learner.labels), *_decider(recipe))
@@ -151,6 +162,12 @@ def _train_and_judge(
         interrupts=interrupts,
     )
     monitor.note(f"{history.reason}; best at step {history.best_step} of {history.steps}")
+    mixture = None
+    if recipe.training.interpolate is not None and history.start:
+        mixture = keep_interpolated(
+            learner, history.start, recipe.training.interpolate, judge, splits.valid.rows, interrupts.check
+        )
+        monitor.note(f"kept: the weights at {mixture['kept']:g} of the way from the base to the tuned model")
     _save_model(run, learner)
 
     def measured(what: str) -> Evaluation:
@@ -159,6 +176,8 @@ def _train_and_judge(
 
     # The base is measured last: training starts at once, and its weights are the ones from before the first step.
     after = measured("the tuned model")
+    if mixture:
+        after = replace(after, details={**after.details, "interpolation": mixture})
     with history.start.restored() if history.start else learner.untrained():
         before = measured("the base")
     latency_s = _latencies(learner, recipe.task, splits.test.rows, interrupts)
@@ -223,7 +242,9 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
 
 
-def _describe_data(splits: Splits, encoded: Mapping[str, Sequence[Example]], learner: Learner) -> dict[str, Any]:
+def _describe_data(
+    splits: Splits, parts: Sequence[Dataset], encoded: Mapping[str, Sequence[Example]], learner: Learner
+) -> dict[str, Any]:
     def describe(split: Dataset) -> dict[str, Any]:
         examples = encoded[split.name]
         return {
@@ -236,7 +257,7 @@ def _describe_data(splits: Splits, encoded: Mapping[str, Sequence[Example]], lea
         }
 
     return {
-        "splits": {split.name: describe(split) for split in (splits.train, splits.valid, splits.test)},
+        "splits": {split.name: describe(split) for split in parts},
         "findings": [
             {"level": f.level, "message": f.message, "count": f.count, "examples": list(f.examples), "remedy": f.remedy}
             for f in splits.findings

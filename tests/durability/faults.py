@@ -38,11 +38,13 @@ def prepare(folder: Path) -> Path:
     save_decoder(folder / "decoder")
     write_rows(folder / "labelled.jsonl", labelled_rows(72))
     write_rows(folder / "chats.jsonl", chat_rows(40))
+    write_rows(folder / "general.jsonl", chat_rows(60)[40:])
     return folder
 
 
 def recipe(workload: str, folder: Path) -> dict[str, Any]:
-    """Small trainings with everything random switched on: dropout, masks, adapters."""
+    """Small trainings with everything random switched on, and what depends on the step or the start: dropout, masks,
+    adapters; blocks that join one after the other, the pull to the start, the way back to it, replayed rows."""
     training = {"epochs": 3, "batch_size": 4, "learning_rate": 3e-3, "checkpoint_steps": 3, "evaluations_per_epoch": 2}
     labelled = {
         "task": {"kind": "classify_text", "head": "random"},
@@ -50,9 +52,11 @@ def recipe(workload: str, folder: Path) -> dict[str, Any]:
         "data": {"train": str(folder / "labelled.jsonl")},
     }
     if workload == "encoder-full":
-        return {**labelled, "method": "full", "training": {**training, "dropout": 0.1, "accumulate": 2}}
+        method = {"kind": "full", "gradual": True, "layer_decay": 0.8}
+        return {**labelled, "method": method, "training": {**training, "dropout": 0.1, "accumulate": 2, "l2_sp": 20.0}}
     if workload == "encoder-masked":
-        return {**labelled, "method": {"kind": "lora", "rank": 2}, "training": {**training, "mask_tokens": 0.3}}
+        method = {"kind": "lora", "rank": 2, "dora": True, "b_rate": 4.0}
+        return {**labelled, "method": method, "training": {**training, "mask_tokens": 0.3, "interpolate": 0.5}}
     if workload == "encoder-frozen":
         return {**labelled, "method": {"kind": "frozen", "blocks": 1}, "training": {**training, "dropout": None}}
     kind = workload.removeprefix("decoder-")
@@ -61,7 +65,7 @@ def recipe(workload: str, folder: Path) -> dict[str, Any]:
         "model": str(folder / "decoder"),
         "data": {"train": str(folder / "chats.jsonl")},
         "method": {"kind": kind, "rank": 2, "dropout": 0.2},
-        "training": {**training, "early_stopping": 5},
+        "training": {**training, "early_stopping": 5, "replay": {"rows": str(folder / "general.jsonl"), "share": 0.2}},
     }
 
 

@@ -200,7 +200,7 @@ def test_a_gradual_run_that_was_stopped_ends_with_the_same_bits(
     """Three epochs of four steps, stopped in the first and in the second: before and after block 0 has joined."""
     model = tiny_encoder if kind == "classify_text" else tiny_decoder
     method = {"kind": "frozen", "blocks": 2, "gradual": True, "layer_decay": 0.7}
-    recipe = recipe_for(kind, tmp_path, model, method, weight_decay=0.3)
+    recipe = recipe_for(kind, tmp_path, model, method, weight_decay=0.3, l2_sp=9.0)
     ends = []
     for folder, stops in (("whole", ()), ("broken", (2, 6))):
         run = run_trained(recipe, tmp_path / folder, stops)

@@ -50,7 +50,7 @@ def test_every_word_is_used():
             continue
         # Some keys are put together in place: verdict_{kind}, w[name] of a split, w[finding.level].
         whole = re.search(rf"""w\.{key}\b|["']{key}["']""", SOURCES)
-        assert whole or kind == "verdict" or key in {"train", "valid", "test", "note", "warning"}, key
+        assert whole or kind == "verdict" or key in {"train", "valid", "test", "replay", "note", "warning"}, key
 
 
 def test_every_word_that_is_asked_for_is_there():

@@ -343,6 +343,68 @@ def test_the_monitor_hears_of_every_step_and_evaluation_and_of_the_end(run: RunF
     ]
 
 
+# the pull to the start
+
+
+class Pulled(Number):
+    """Two weights that start at 0.5, the second with three times the rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v = torch.nn.Parameter(torch.full((1,), 0.5))
+        self.w = torch.nn.Parameter(torch.full((1,), 0.5))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [
+            ParameterGroup([("w", self.w)], decays=False),
+            ParameterGroup([("v", self.v)], decays=False, rate_factor=3.0),
+        ]
+
+    def loss(self, examples: Sequence[Any], label_smoothing: float) -> torch.Tensor:
+        return sum(((self.w + self.v - e.target).square().sum() for e in examples), torch.zeros(()))
+
+
+def pulled(run: RunFolder, steps: int, **settings: Any) -> Pulled:
+    learner = Pulled()
+    training = Training(batch_size=1, schedule="constant", warmup=0.0, clip=None, max_steps=steps, **settings)
+    judge, rows = dictated([0.1, 0.2]), Rows([9.0] * steps)
+    fit(learner, training, rows, (), judge, run, learning_rate=0.1, seed=0)  # type: ignore[arg-type]
+    return learner
+
+
+def test_a_step_goes_back_its_share_of_the_way_to_the_start(run: RunFolder) -> None:
+    """Adam's first step goes by the rate, to 0.6 and 0.8; 0.1 * 2 and 0.3 * 2 of the way back are 0.02 and 0.18."""
+    learner = pulled(run, 1, l2_sp=2.0)
+    assert float(learner.w.detach()) == pytest.approx(0.58, rel=1e-5)
+    assert float(learner.v.detach()) == pytest.approx(0.62, rel=1e-5)
+
+
+def test_a_pull_of_nothing_is_none_and_an_endless_one_ends_at_the_start(tmp_path: Path) -> None:
+    ends = []
+    for number, settings in enumerate(({}, {"l2_sp": 0.0}, {"l2_sp": 1e-3}, {"l2_sp": 1e9})):
+        run = RunFolder.create(tmp_path, str(number), {})
+        learner = pulled(run, 5, **settings)
+        run.unlock()
+        ends.append((float(learner.w.detach()), float(learner.v.detach())))
+    assert ends[0] == ends[1]
+    assert 0.5 < ends[2][0] < ends[0][0]
+    # More than the whole way back would be beyond the start.
+    assert ends[3] == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_whole_network_is_held_where_it_started_bit_for_bit(method: str, tiny_encoder: Path, run: RunFolder) -> None:
+    """Norms, biases, the new head, and LoRA's factors, of which B starts at zero and A at what was drawn."""
+    rows = labelled(8)
+    learner = prepared(tiny_encoder, task_of("classify_text", head="random"), method, rows, moved=False)
+    before = {name: p.detach().clone() for name, p in trained(learner).items()}
+    training = Training(epochs=2, batch_size=4, l2_sp=1e9)
+    fit(learner, training, learner.encode(rows), rows.rows, dictated([0, 1, 2]), run, learning_rate=1e-2, seed=0)
+    assert events(run, "step")[0]["gradient_norm"] > 0
+    for name, p in trained(learner).items():
+        assert torch.equal(p, before[name]), name
+
+
 def test_norms_and_biases_do_not_decay(tiny_encoder: Path, run: RunFolder) -> None:
     """With a gradient of zero, decay alone moves a matrix: by 1 - rate * decay = 0.95 in one step of AdamW."""
     rows = labelled(4)

@@ -86,6 +86,9 @@ class ParameterGroup:
     rate_factor: float = 1.0
     from_epoch: int = 0
     """Before this epoch, counted from 0, the parameters do not move at all."""
+    mixes: bool = True
+    """False for a factor that stays as tuned where base and tuned model are mixed, since its product with another is what
+    was learned (LoRA's A)."""
 
 
 class Learner(Protocol):

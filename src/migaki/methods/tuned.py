@@ -62,11 +62,12 @@ class TunedLearner:
     def parameter_groups(self) -> list[ParameterGroup]:
         """Matrices decay, vectors (norms and biases) do not: pulling a norm's scale to zero fights the norm itself. Nor do
         edits of hidden vectors, of which a smaller matrix W is not the smaller edit."""
-        alike: dict[tuple[bool, float, int], list[tuple[str, nn.Parameter]]] = {}
+        alike: dict[tuple[bool, float, int, bool], list[tuple[str, nn.Parameter]]] = {}
         for name, p in self.network.named_parameters():
             if p.requires_grad:
                 decays = p.ndim >= 2 and not name.startswith("edits.")
-                alike.setdefault((decays, self._rate_factor(name), self._from_epoch(name)), []).append((name, p))
+                kind = (decays, self._rate_factor(name), self._from_epoch(name), not name.endswith(".lora_A"))
+                alike.setdefault(kind, []).append((name, p))
         return [ParameterGroup(alike[key], *key) for key in sorted(alike, reverse=True)]
 
     def parameter_counts(self) -> tuple[int, int]:

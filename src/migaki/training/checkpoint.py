@@ -168,7 +168,11 @@ class Start:
 
     def load(self) -> None:
         """Put the weights back for good."""
-        _copy(load_file(self._path), self._parameters)
+        _copy(self.tensors(), self._parameters)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The weights by name, on the processor."""
+        return load_file(self._path)
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

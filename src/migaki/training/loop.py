@@ -163,6 +163,7 @@ def fit(
             groups=groups,
             parameters=parameters,
             start=start,
+            anchors=_anchors(start, parameters) if training.l2_sp else {},
             learning_rate=learning_rate,
             seed=seed,
             monitor=monitor,
@@ -216,6 +217,10 @@ def _adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: 
     )
 
 
+def _anchors(start: Start, parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(parameters[name].device) for name, tensor in start.tensors().items()}
+
+
 def _resume(
     checkpoints: Path,
     parameters: Mapping[str, torch.nn.Parameter],
@@ -263,6 +268,8 @@ class _Loop:
     groups: Sequence[ParameterGroup]
     parameters: Mapping[str, torch.nn.Parameter]
     start: Start
+    anchors: Mapping[str, torch.Tensor]
+    """Where the weights are pulled to; empty where they are not."""
     learning_rate: float
     seed: int
     monitor: Monitor
@@ -347,6 +354,8 @@ class _Loop:
         if not math.isfinite(loss_sum) or not math.isfinite(norm):
             self._fail(examples, loss_sum / weight, norm)
         self.optimizer.step()
+        if self.anchors:
+            self._pull()
         progress.step += 1
         progress.rows_seen += len(examples)
         seconds = time.monotonic() - began
@@ -365,6 +374,18 @@ class _Loop:
         }
         self.run.append("history.jsonl", facts)
         self.monitor.step(facts)
+
+    @torch.no_grad()
+    def _pull(self) -> None:
+        """w -= rate * l2_sp * (w - start), for what has just moved; never beyond the start, however large l2_sp is.
+
+        Source: Li et al. 2018, arXiv:1802.01483, decoupled from the gradient as in arXiv:1711.05101.
+        """
+        for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
+            share = min(1.0, settings["lr"] * self.training.l2_sp)
+            for name, parameter in group.named:
+                if parameter.grad is not None:
+                    parameter.lerp_(self.anchors[name], share)
 
     def _example(self, number: int, epoch: int) -> Example:
         """Row `number` as epoch `epoch` sees it: a function of (seed, epoch, row), whoever computes it and when."""

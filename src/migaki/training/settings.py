@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from migaki.core.parts import Part
 
-__all__ = ["Training"]
+__all__ = ["Replay", "Training"]
+
+
+class Replay(Part):
+    """General rows that are trained on between those of the task, against forgetting."""
+
+    rows: str | list[dict[str, Any]]
+    """A file as for data.train, with the same columns, or a list: rows of the task's own format, such as general
+    conversations. A classifier takes only rows that carry its labels."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Their share of the rows of an epoch; as many are drawn from the file by the seed, the same in every epoch."""
+
+    @field_validator("rows")
+    @classmethod
+    def _beside_the_recipe(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str) or value.startswith("demo:") or "://" in value:
+            return value
+        if not value.strip() or "\x00" in value:
+            raise ValueError("this is no path; give a file, demo:NAME or a list of rows.")
+        folder = (info.context or {}).get("folder") or Path()
+        try:
+            return os.path.abspath(Path(folder) / Path(value).expanduser())
+        except RuntimeError:
+            raise ValueError(f"there is no home folder for {value!r}; write the path out.") from None
 
 
 class Training(Part):
@@ -38,6 +63,19 @@ class Training(Part):
     mask_tokens: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each text's tokens that are hidden behind the mask token, drawn anew in every epoch: augmentation for
     encoders."""
+    l2_sp: NonNegativeFloat = 0.0
+    """Pull of every trained weight towards where it started, which is what it was pretrained to: w -= rate x l2_sp x
+    (w - start), apart from the gradient like weight_decay, at most the whole way; 0: none. Keeps more of what the base
+    could do. At a rate of 1e-4 a step goes a hundredth of the way back for l2_sp: 100. What was not pretrained is pulled to
+    its own start: a head to its first values, LoRA's B to zero and its A to what was drawn. It acts beside weight_decay,
+    which pulls to zero: set that to 0. Costs the trained weights once more in memory.
+    Source: Li et al. 2018, arXiv:1802.01483."""
+    replay: Replay | None = None
+    """General rows mixed into the training ({rows: general.jsonl, share: 0.1}); null: none."""
+    interpolate: Annotated[float, Field(ge=0, le=1)] | Literal["best"] | None = None
+    """Keep the model that has gone this share of the way from the base to the tuned one, or the best of 0, 0.25, 0.5, 0.75
+    and 1 by the validation split; evaluation.json then holds the scores at each. Gives up some of the gain for more of
+    what the base could do. null: the tuned one. Source: Wortsman et al. 2021, arXiv:2109.01903."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each target's probability that is spread over all classes or tokens."""
     evaluations_per_epoch: PositiveInt = 1

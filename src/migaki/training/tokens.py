@@ -13,7 +13,7 @@ from migaki.core.cache import Cache
 from migaki.core.parts import Example
 from migaki.core.types import Dataset, Row
 
-__all__ = ["Examples", "Known", "Tokens", "tokenizer_fingerprint"]
+__all__ = ["Examples", "Known", "Tokens", "joined", "tokenizer_fingerprint"]
 
 _BUDGET_BYTES = 8 << 30
 _FORMAT = "1"
@@ -105,6 +105,21 @@ class Examples(Sequence[Example]):
         if not -self._n <= at < self._n:
             raise IndexError(at)
         return self._example(at % self._n)
+
+
+def joined(*parts: Sequence[Example]) -> Examples:
+    """The examples of all parts, one part behind the other.
+
+    >>> len(joined(Examples(2, lambda i: i), Examples(3, lambda i: i)))
+    5
+    """
+    ends = np.cumsum([len(part) for part in parts])
+
+    def example(number: int) -> Example:
+        part = int(np.searchsorted(ends, number, side="right"))
+        return parts[part][number - int(ends[part]) + len(parts[part])]
+
+    return Examples(int(ends[-1]), example)
 
 
 class Known:
