@@ -206,7 +206,7 @@ def test_twenty_steps_from_the_papers_start_are_those_of_the_dense_formula(
     reft = Reft(form=form, tied=tied, init="paper", **SMALL)
     learner = learner_for(kind, reft, tiny_encoder, tiny_decoder, moved=False)
     assert learner.network.body.use_flat
-    rows = rows_of(kind, 5)
+    rows = rows_of(kind, 3)
     dense = Dense(base_from(folder_for(kind, tiny_encoder, tiny_decoder), task_for(kind).base_role), learner)
     examples, own = learner.encode(rows), trained(learner)
     # Where a gradient is almost nothing, AdamW would divide rounding by itself.
