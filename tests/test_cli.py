@@ -26,6 +26,7 @@ KEYS = [
     "folder",
     "metrics",
     "baseline",
+    "forgetting",
     "train_seconds",
     "peak_bytes",
     "trainable_parameters",

@@ -26,7 +26,7 @@ LAYERS = [
     {"retrieval", "tasks"},
     {"methods"},
     {"recipe"},
-    {"run", "unfinished"},
+    {"generality", "run", "unfinished"},
     {"pipeline", "todo", "trial"},
     {"comparison"},
     {"cli"},

@@ -228,6 +228,7 @@ def test_the_summary_has_exactly_the_promised_keys(classifier):
         "folder",
         "metrics",
         "baseline",
+        "forgetting",
         "train_seconds",
         "peak_bytes",
         "trainable_parameters",

@@ -254,9 +254,26 @@ def _print_comparison(run: Run) -> None:
         f"trained {count_text(cost['trainable_parameters'])} of {count_text(cost['total_parameters'])} parameters in "
         f"{seconds_text(cost['train_seconds'])}, peak memory {bytes_text(cost['peak_bytes'])}"
     )
+    if general := results.get("generality"):
+        print(_forgetting_text(general))
     never = results["details"].get("never_predicted")
     if never:
         print(f"never predicted: {', '.join(never[:10])}{' ...' if len(never) > 10 else ''}")
+
+
+def _forgetting_text(general: dict[str, Any]) -> str:
+    """The main part, or all that were forgotten with what helps, in one line."""
+    parts = [part for part in general["parts"] if part["forgotten"] or part["name"] == general["part"]]
+    if general["forgotten"]:
+        parts = [part for part in parts if part["forgotten"]]
+    figures = "; ".join(
+        f"{part['name']} {part['metric']} {part['before']['value']:.3f} -> {part['after']['value']:.3f}, change "
+        f"{part['change']['value']:+.3f} [{part['change']['low']:+.3f}, {part['change']['high']:+.3f}], n {part['n']}"
+        for part in parts
+    )
+    if not general["forgotten"]:
+        return f"general ability, which was not trained: {figures}; no forgetting found"
+    return f"general ability was forgotten: {figures}. What helps: {' '.join(general['remedy'])}"
 
 
 def _print_examples(run: Run, count: int = 3) -> None:

@@ -17,10 +17,11 @@ from migaki.core.codec import parse_yaml
 from migaki.core.errors import DamagedError, MigakiError, StoppedError, StorageError
 from migaki.core.parts import Example, Learner, Task
 from migaki.core.store import RunFolder, commit, verify
-from migaki.core.types import Dataset, Evaluation, Finding, Prediction, Row, Splits
+from migaki.core.types import Ability, Dataset, Evaluation, Finding, Prediction, Row, Splits
 from migaki.data.replay import replay_rows
 from migaki.environment import describe_environment
-from migaki.evaluation import gain
+from migaki.evaluation import forgetting, gain, measure_generality
+from migaki.generality import probe_of, remedies
 from migaki.recipe import Recipe
 from migaki.run import Run, base_of, evaluate_learner
 from migaki.tasks.lengths import truncation_finding
@@ -65,6 +66,7 @@ def train(
     # A run whose recipe cannot be read back would be lost at its end; rows handed over as a list can make it too large.
     parse_yaml(written, "recipe.yaml")
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
+    probe = probe_of(recipe)
     replay = None
     if wanted := recipe.training.replay:
         replay, found = replay_rows(
@@ -118,7 +120,7 @@ def train(
     try:
         with Interrupts() as interrupts:
             rows = joined(encoded["train"], encoded["replay"]) if replay else encoded["train"]
-            _train_and_judge(run, recipe, splits, learner, rows, monitor, interrupts)
+            _train_and_judge(run, recipe, splits, probe, learner, rows, monitor, interrupts)
     except StoppedError as error:
         run.set_state("stopped", reason=str(error))
         raise
@@ -140,6 +142,7 @@ def _train_and_judge(
     run: RunFolder,
     recipe: Recipe,
     splits: Splits,
+    probe: Sequence[Dataset],
     learner: Learner,
     train: Sequence[Example],
     monitor: Monitor,
@@ -170,16 +173,23 @@ def _train_and_judge(
         monitor.note(f"kept: the weights at {mixture['kept']:g} of the way from the base to the tuned model")
     _save_model(run, learner)
 
-    def measured(what: str) -> Evaluation:
+    def measured(what: str) -> tuple[Evaluation, list[Ability]]:
         monitor.note(f"measuring {what}")
-        return evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed, interrupts.check)
+        found = evaluate_learner(learner, recipe.task, splits.test.rows, recipe.seed, interrupts.check)
+        # Where no weight was moved, nothing can have been forgotten.
+        moved = history.start is not None
+        return found, measure_generality(learner, recipe.task, probe, interrupts.check) if moved else []
 
     # The base is measured last: training starts at once, and its weights are the ones from before the first step.
-    after = measured("the tuned model")
+    after, able_after = measured("the tuned model")
     if mixture:
         after = replace(after, details={**after.details, "interpolation": mixture})
     with history.start.restored() if history.start else learner.untrained():
-        before = measured("the base")
+        before, able_before = measured("the base")
+    general = None
+    if able_before:
+        general = {"name": recipe.generality, **forgetting(able_before, able_after)}
+        general["remedy"] = remedies(recipe) if general["forgotten"] else []
     latency_s = _latencies(learner, recipe.task, splits.test.rows, interrupts)
     if history.start:
         history.start.remove()
@@ -194,7 +204,7 @@ def _train_and_judge(
         "latency_p50_s": float(np.percentile(latency_s, 50)) if latency_s else None,
         "latency_p95_s": float(np.percentile(latency_s, 95)) if latency_s else None,
     }
-    _write_results(run, recipe, before, after, history.best_scores, cost)
+    _write_results(run, recipe, before, after, general, history.best_scores, cost)
 
 
 def _latencies(learner: Learner, task: Task, rows: Sequence[Row], interrupts: Interrupts) -> list[float]:
@@ -272,6 +282,7 @@ def _write_results(
     recipe: Recipe,
     before: Evaluation,
     after: Evaluation,
+    general: Mapping[str, Any] | None,
     valid: Mapping[str, float],
     cost: Mapping[str, Any],
 ) -> None:
@@ -293,6 +304,7 @@ def _write_results(
                 "gain": gain(before, after, metric, recipe.seed).as_json(),
                 **after.as_json(),
                 "baseline": {"name": recipe.method.baseline_name(recipe.task), **before.as_json()},
+                "generality": general,
                 "valid": dict(valid),
                 "cost": dict(cost),
             }

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, ValidationInfo, field_validator
 
 from migaki.core.codec import Lines, apply_settings, dump_yaml, parse_yaml, problems_of
 from migaki.core.errors import Problem, RecipeError
 from migaki.core.parts import Method, Part, Task
 from migaki.data import Data
+from migaki.data.generality import BUNDLED, OFF
+from migaki.data.settings import absolute_path
+from migaki.data.sources import is_address
 from migaki.methods import Lora, all_methods
 from migaki.models import Model
 from migaki.tasks import all_tasks
@@ -69,8 +72,20 @@ class Recipe(Part):
     """What is trained: a name, or a name with settings (`{kind: lora, rank: 16}`)."""
     training: Training = Training()
     """How the loop runs."""
+    generality: str = BUNDLED
+    """What is measured before and after beside the task, to see what was forgotten. bundled: sentences on everyday topics
+    for a classifier, questions and answers for a generator, in English and Japanese, which come with migaki; off: nothing;
+    else a file of your own: texts with labels of any kind, at least two texts of each, or conversations. Its columns go by
+    their usual names, and its rows must not be trained on."""
     seed: NonNegativeInt = 0
     """Everything random follows from this number."""
+
+    @field_validator("generality")
+    @classmethod
+    def _beside_the_recipe(cls, value: str, info: ValidationInfo) -> str:
+        if value in (BUNDLED, OFF) or is_address(value):
+            return value
+        return absolute_path(value, info, f"give {BUNDLED}, {OFF} or a file")
 
     def __init__(self, /, **values: Any) -> None:
         origin = _origin.get()

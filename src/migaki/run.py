@@ -115,6 +115,7 @@ class Run:
             "folder": str(self.path),
             "metrics": self.results["metrics"],
             "baseline": self.results["baseline"]["metrics"],
+            "forgetting": self.results.get("generality"),
             **{
                 name: cost[name] for name in ("train_seconds", "peak_bytes", "trainable_parameters", "total_parameters")
             },

@@ -17,8 +17,8 @@ from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor
 
 if TYPE_CHECKING:
-    from migaki.training.loop import Judge
     from migaki.models.base import Base
+    from migaki.training.loop import Judge
 
 __all__ = ["Trial", "attempt", "outcomes_of"]
 

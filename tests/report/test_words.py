@@ -15,7 +15,9 @@ from migaki.report.words import WORDS, said
 from migaki.tasks import all_tasks
 
 HOME = files("migaki.report")
-SOURCES = "".join(HOME.joinpath(name).read_text(encoding="utf-8") for name in ("page.py", "figures.py", "page.html.jinja"))
+SOURCES = "".join(
+    HOME.joinpath(name).read_text(encoding="utf-8") for name in ("page.py", "figures.py", "page.html.jinja")
+)
 
 
 def fields(text: str) -> list[str]:

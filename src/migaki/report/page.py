@@ -35,6 +35,15 @@ _SCRIPT_NAMES = {
     "other": "script_other",
 }
 
+_GENERAL_NAMES = {
+    "topics-en": "general_topics_en",
+    "topics-ja": "general_topics_ja",
+    "passages-en": "general_passages_en",
+    "passages-ja": "general_passages_ja",
+    "choices-en": "general_choices_en",
+    "choices-ja": "general_choices_ja",
+}
+
 
 def write_report(folder: Path, language: Language = "en") -> str:
     """The page of a finished run, as text.
@@ -49,6 +58,7 @@ def write_report(folder: Path, language: Language = "en") -> str:
     home, details = files("migaki.report"), results["details"]
     # Written later than the rest, by `migaki evaluate --errors`.
     errors = read_json(folder / "errors.json") if (folder / "errors.json").is_file() else {}
+    general = results.get("generality") or {}
     classes = "per_class" in details
     readable = classes and len(details["labels"]) <= _MATRIX_LABELS
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -67,6 +77,8 @@ def write_report(folder: Path, language: Language = "en") -> str:
         remarks=_remarks(results, words, language),
         measures=_measures(results, words),
         facts=_facts(results["cost"], environment, words, language),
+        general=_general(general, words),
+        remedies=[said(text, language) for text in general.get("remedy", ())],
         charts=_charts(history, results, words),
         per_class=_per_class(details) if classes else [],
         matrix=_matrix(details) if readable else None,
@@ -166,6 +178,8 @@ def _remarks(results: Json, words: Mapping[str, str], language: Language) -> lis
         remarks.append((words["few_rows"].format(n=rows), True))
     if never := details.get("never_predicted"):
         remarks.append((words["never_some"].format(labels=", ".join(never)), True))
+    if (results.get("generality") or {}).get("forgotten"):
+        remarks.append((words["general_lost"], True))
     return remarks
 
 
@@ -182,6 +196,32 @@ def _measures(results: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
                 "before_share": drawn[0],
                 "after_share": drawn[1],
                 "n": after["n"],
+            }
+        )
+    return rows
+
+
+def _general(general: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What the model can do beside its task, before and after."""
+    rows = []
+    for part in general.get("parts", ()):
+        metric, change = part["metric"], part["change"]
+        drawn = shares(metric, [part["before"], part["after"]])
+        low, high = (signed(metric, change[end], words, unit=False) for end in ("low", "high"))
+        name = words[_GENERAL_NAMES[part["name"]]] if part["name"] in _GENERAL_NAMES else part["name"]
+        worse = -part["margin"] if metric == "accuracy" else part["margin"]
+        rows.append(
+            {
+                "name": name,
+                "metric": words[f"metric_{metric}"],
+                "forgotten": part["forgotten"],
+                "before": cell(metric, part["before"]),
+                "after": cell(metric, part["after"]),
+                "before_share": drawn[0],
+                "after_share": drawn[1],
+                "change": {"value": signed(metric, change["value"], words, unit=False), "interval": f"{low} – {high}"},
+                "margin": signed(metric, worse, words, unit=False),
+                "n": part["n"],
             }
         )
     return rows
