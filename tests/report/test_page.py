@@ -222,6 +222,12 @@ def test_a_method_that_trains_nothing_says_so(classified, tmp_path):
     assert [name for name, _ in page.elements if name == "polyline"] == []
 
 
+def test_a_generator_that_was_trained_on_conversations_was_instruction_tuned(generated, classified):
+    assert "instruction tuning by full" in write_report(generated)
+    assert "指示チューニング（full）" in write_report(generated, "ja")
+    assert "instruction tuning" not in write_report(classified)
+
+
 def test_the_answer_of_a_real_run_is_that_of_its_gain(classified):
     gain = results_of(classified)["gain"]
     results = results_of(classified)

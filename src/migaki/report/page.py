@@ -69,6 +69,7 @@ def write_report(folder: Path, language: Language = "en") -> str:
         css=Markup(home.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of ours)
         run=folder.name,
         method=recipe["method"]["kind"],
+        instruction=not classes and results["cost"]["steps"] > 0,
         results=results,
         environment=environment,
         recipe=_recipe(recipe, words),
