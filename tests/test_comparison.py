@@ -12,7 +12,7 @@ import pytest
 import migaki.comparison
 from migaki.cli import main
 from migaki.comparison import _flips, _recommend, compare
-from migaki.core.errors import RecipeError
+from migaki.core.errors import NonFiniteError, RecipeError
 from migaki.core.store import list_runs
 from migaki.evaluation.comparison import Outcomes, groups
 from migaki.recipe import Recipe
@@ -138,6 +138,22 @@ def test_an_interrupted_attempt_is_gone_on_with(tiny_encoder, tmp_path, monkeypa
     assert steps == list(range(1, len(steps) + 1))
     assert not (stopped / "checkpoints").exists()
     assert found.facts["methods"]["lora"]["seeds"]
+
+
+def test_a_rate_at_which_training_diverges_is_left_out_of_the_ladder(tiny_encoder, tmp_path, monkeypatch):
+    attempt = migaki.comparison.attempt
+
+    def diverging(recipe: Recipe, *rest: Any) -> Any:
+        if recipe.learning_rate > 1e-4:
+            raise NonFiniteError("the loss is nan")
+        return attempt(recipe, *rest)
+
+    monkeypatch.setattr(migaki.comparison, "attempt", diverging)
+    found = compare(recipe(tiny_encoder), ["lora"], tmp_path / "runs", seeds=1, minutes=1e-6).facts
+    assert list(found["methods"]["lora"]["ladder"]) == ["6.67e-05"]
+    monkeypatch.setattr("migaki.comparison._LADDER", (1.0, 3.0))
+    with pytest.raises(RecipeError, match="lora diverges at every rate"):
+        compare(recipe(tiny_encoder, seed=1), ["lora"], tmp_path / "runs", seeds=1)
 
 
 def test_what_there_is_no_time_for_is_named(tiny_encoder, tmp_path):

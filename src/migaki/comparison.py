@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from migaki.core.errors import Problem, RecipeError
+from migaki.core.errors import NonFiniteError, Problem, RecipeError
 from migaki.core.parts import Method
 from migaki.core.store import write_file
 from migaki.core.types import Dataset, Splits
@@ -204,9 +204,17 @@ class _Work:
             rate = float(f"{usual * factor:.3g}")
             self.monitor.note(f"{name}: trying rate {rate:g} for {steps} steps")
             recipe = self.recipe_of(entry, self.recipe.seed, rate, max_steps=steps, early_stopping=None)
-            scores = self.attempt(recipe, self.splits.train).reached
+            try:
+                scores = self.attempt(recipe, self.splits.train).reached
+            except NonFiniteError as error:
+                self.monitor.note(f"{name}: rate {rate:g} is too high: {error}")
+                continue
             found[rate] = sign * scores[metric], -scores["loss"]
             entry.ladder[rate] = scores[metric]
+        if not found:
+            raise RecipeError(
+                [Problem("training.learning_rate", f"{name} diverges at every rate of its ladder; lower it.")]
+            )
         entry.rate = max(found, key=lambda rate: found[rate])
         self.monitor.note(f"{name}: rate {entry.rate:g}")
 
