@@ -68,7 +68,7 @@ RECIPES = {
     "a number of 5,000 digits": Case("r.yaml:5: seed", "is not a whole number", CLASSIFY + "seed: " + "1" * 5000),
     "over a mebibyte": Case("r.yaml: is over 1 MiB", "Rows belong into a data file", CLASSIFY + "#" * 2**20),
     "a key called self": Case(
-        "r.yaml:5: self: there is no such setting", "valid: data, method, model", CLASSIFY + "self: 1\n"
+        "r.yaml:5: self: there is no such setting", "valid: data, generality, method, model", CLASSIFY + "self: 1\n"
     ),
     "an unknown section": Case("r.yaml:5: trainig", "did you mean 'training'?", CLASSIFY + "trainig: {epochs: 1}\n"),
     "an unknown setting": Case(
@@ -81,7 +81,7 @@ RECIPES = {
     "a method without kind": Case("r.yaml:5: method: the kind is missing", "valid: ", method("{rank: 4}")),
     "an empty method": Case("r.yaml:5: method: an empty value is no kind", "valid: ", method("")),
     "a setting of another method": Case(
-        "r.yaml:5: method.rank: there is no such setting", "valid: kind", method("{kind: full, rank: 4}")
+        "r.yaml:5: method.rank: there is no such setting", "valid: gradual, kind", method("{kind: full, rank: 4}")
     ),
     "an unknown choice": Case("r.yaml:6: training.schedule", "did you mean 'cosine'?", training("schedule: cosin")),
     "a word for a number": Case(
@@ -143,7 +143,7 @@ RECIPES = {
     ),
     "a decoder's task on an encoder": Case("ENCODER", "trained as a decoder", GENERATE.replace("DECODER", "ENCODER")),
     "layers that are not there": Case(
-        "method.targets: 'qkv'", "its layers are called", method("{kind: lora, targets: [qkv]}")
+        "method.targets: 'qkv'", "they are called", method("{kind: lora, targets: [qkv]}")
     ),
     "no layers": Case("method.targets: is empty", "name at least one layer", method("{kind: lora, targets: []}")),
     "more tokens than the model takes": Case(
