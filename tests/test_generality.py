@@ -198,17 +198,19 @@ def test_a_run_from_before_it_was_measured_still_has_a_report(finished_runs, tmp
 
 @pytest.mark.slow
 def test_a_rate_that_is_thirty_times_too_high_is_caught(tmp_path):
-    """The quick start at 1.5e-3 instead of 5e-5: what the encoder knew about everyday topics is lost."""
-    root = Path(__file__).parents[1]
-    settings = ["training.learning_rate=1.5e-3", "training.epochs=2"]
+    """The quick start at 1.5e-3 instead of 5e-5: what the encoder knew about everyday topics is lost.
+
+    With the head that starts at class means no step beats the start, which is then what stays; a random head is beaten.
+    """
+    quickstart = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
+    high = ["training.learning_rate=1.5e-3", "training.epochs=2", "task.head=random"]
     found = {}
-    for name, values in (("usual", []), ("high", settings)):
-        recipe = Recipe.from_file(root / "recipes" / "quickstart.yaml", values)
-        found[name] = train(recipe, tmp_path / name).results["generality"]
-    assert found["usual"]["before"]["value"] > 0.85  # chance is 0.1
+    for name, settings in (("usual", []), ("high", high)):
+        found[name] = train(Recipe.from_file(quickstart, settings), tmp_path / name).results["generality"]
+    assert found["usual"]["before"]["value"] == found["high"]["before"]["value"] > 0.85  # chance is 0.1
     assert not found["usual"]["forgotten"]
     assert found["high"]["forgotten"]
-    assert found["high"]["change"]["high"] < -0.02
+    assert found["high"]["change"]["high"] < -0.5
     assert found["high"]["remedy"]
 
 
