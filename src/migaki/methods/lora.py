@@ -34,7 +34,7 @@ class Lora(Method):
     """Share of the adapter's inputs that are dropped in training."""
     dora: bool = False
     """Train how long each output's weights are apart from where they point, which the factors then change. Learns more like
-    full fine-tuning at low ranks, and a step takes up to half more time. Source: Liu et al. 2024, arXiv:2402.09353."""
+    full fine-tuning at low ranks, and a step takes up to 1.6 times as long. Source: Liu et al. 2024, arXiv:2402.09353."""
     b_rate: PositiveFloat = 1.0
     """Learning rate of B over that of A. LoRA+ takes 16, where A keeps a rate that suits it: with it, lower learning_rate.
     Source: Hayou et al. 2024, arXiv:2402.12354."""
