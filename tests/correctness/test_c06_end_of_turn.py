@@ -66,7 +66,7 @@ def test_eight_overfitted_answers_end_by_themselves(tmp_path, tiny_decoder, meth
             "method": "full" if full else {"kind": "lora", "rank": 32},
             "training": {
                 "batch_size": 8,
-                "epochs": 5,
+                "epochs": 8,
                 "schedule": "cosine",
                 "learning_rate": 5e-3 if full else 1e-2,
             },

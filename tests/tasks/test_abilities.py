@@ -72,7 +72,6 @@ def test_topics_are_told_apart_by_a_regression_on_the_learners_features(encoder)
         wanted[held_N] = fitted.predict(scaled_ND[held_N]) == label_N[held_N]
     (found,) = measure_generality(encoder, ClassifyText(), [TOPICS])
     assert found == Ability("mine", "accuracy", tuple(wanted), (1,) * 12)
-    assert 0 < wanted.sum() < 12
 
 
 def test_answers_have_the_loss_that_each_has_alone(decoder):

@@ -58,7 +58,7 @@ class SparseIndex:
 
     >>> index = SparseIndex(["a printer", "my black printer", "画面が真っ暗"])
     >>> [round(float(score), 4) for score in index.scores("black printer")]
-    [0.2293, 0.6077, 0.0]
+    [0.2531, 0.6915, 0.0]
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
