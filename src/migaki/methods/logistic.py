@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PENALTIES", "Logistic", "fit_logistic"]
+__all__ = ["PENALTIES", "Logistic", "fit_logistic", "log_softmax"]
 
 PENALTIES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 _MOST_STEPS = 1000
@@ -30,7 +30,7 @@ class Logistic:
 
     def log_probabilities(self, x_ND: Any) -> np.ndarray:
         """(N, C); `x_ND` dense or sparse."""
-        return _log_softmax(x_ND @ self.weight_CD.T + self.bias_C)
+        return log_softmax(x_ND @ self.weight_CD.T + self.bias_C)
 
 
 def fit_logistic(
@@ -78,6 +78,7 @@ def fit_logistic(
     return found[max(tried, key=lambda penalty: (tried[penalty][0], -tried[penalty][1]))]
 
 
-def _log_softmax(logits_NC: np.ndarray) -> np.ndarray:
+def log_softmax(logits_NC: np.ndarray) -> np.ndarray:
+    """Logits as log-probabilities, each row on its own, (N, C)."""
     shifted_NC = logits_NC - logits_NC.max(1, keepdims=True)
     return shifted_NC - np.log(np.exp(shifted_NC).sum(1, keepdims=True))  # type: ignore[no-any-return]

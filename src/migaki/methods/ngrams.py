@@ -20,7 +20,7 @@ from migaki.core.errors import DamagedError
 from migaki.core.parts import Example, ParameterGroup
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
-from migaki.methods.logistic import fit_logistic
+from migaki.methods.logistic import fit_logistic, log_softmax
 
 __all__ = ["NgramLearner", "load_ngrams"]
 
@@ -126,8 +126,7 @@ class NgramLearner:
         if not self._vectorizers:
             return np.tile(np.log(self._shares_C), (len(texts), 1))
         logits_NC = self._features(texts) @ self._weight_CF.T.astype(np.float64) + self._bias_C
-        shifted_NC = logits_NC - logits_NC.max(1, keepdims=True)
-        return shifted_NC - np.log(np.exp(shifted_NC).sum(1, keepdims=True))  # type: ignore[no-any-return]
+        return log_softmax(logits_NC)
 
     @contextmanager
     def untrained(self) -> Iterator[None]:
