@@ -383,7 +383,8 @@ def _recommend(
     alone = len(best) == 1
     if worth and not any(floor in best for floor in floors):
         name = min(worth, key=cost)
-        why = "alone_best" if alone else "cheapest_of_best"
+        passed_over = any(other in below and cost(other) < cost(name) for other in best)
+        why = "alone_best" if alone else "cheapest_above_floor" if passed_over else "cheapest_of_best"
     else:
         # A floor is among the best: nothing that costs more is worth it.
         name = min((floor for floor in floors if floor in best), key=cost, default=min(best, key=cost))
@@ -404,6 +405,8 @@ def _reason(name: str, why: str, best: Sequence[str], methods: Mapping[str, Mapp
         text = f"nothing that costs more is better than {name} beyond chance"
     else:
         text = f"{name} is the cheapest of those that cannot be told apart from the best ({', '.join(best)})"
+        if why == "cheapest_above_floor":
+            text += " and that are better than every floor beyond chance"
     slowest = max((methods[other]["seconds"] for other in others), default=0.0)
     if slowest > 2 * methods[name]["seconds"] and why == "cheapest_of_best":
         text += f": {methods[name]['seconds']:.0f} s of training instead of up to {slowest:.0f} s"

@@ -75,10 +75,10 @@ def train(
         splits = replace(splits, findings=(*splits.findings, *found))
     _note_findings(splits.findings, monitor)
     # Torch takes seconds to import: faults of recipe and data are told before.
+    base = base_of(recipe.model, recipe.task.base_role, runs) if recipe.method.uses_base else None
     from migaki.training.precision import measured_precision
     from migaki.training.tokens import joined
 
-    base = base_of(recipe.model, recipe.task.base_role, runs) if recipe.method.uses_base else None
     learner = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
     # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.
     parts = (splits.train, splits.valid, splits.test, *([replay] if replay else []))

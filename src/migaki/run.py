@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from migaki.core.parts import Learner, Task
 from migaki.core.store import RunFolder, open_run, read_json, verify
 from migaki.core.types import Evaluation, Measure, Place, Prediction, Row, Turn
 from migaki.methods import Retrieve
-from migaki.models import Located, Model, locate
+from migaki.models import Located, Model, hashed, locate
 from migaki.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,10 +43,13 @@ def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Ba
     Raises:
         ModelError: it cannot be found, or is of another kind than the task needs.
     """
-    from migaki.models.base import load_base
-
     if not model.reference.startswith("run:"):
-        return load_base(locate(model), role)
+        located = locate(model)
+        with ThreadPoolExecutor(1) as aside:
+            # Hashing lets go of Python's lock, so it costs no time beside the import of torch and transformers.
+            weights = aside.submit(hashed, located)
+            from migaki.models.base import load_base
+        return load_base(located, role, weights.result())
     earlier = load(model.reference.removeprefix("run:"), runs)
     if earlier.recipe.task.base_role != role:
         named = {"encoder": "an encoder", "decoder": "a decoder"}

