@@ -93,7 +93,9 @@ def test_the_python_of_a_readme_runs(path, tiny_encoder, tmp_path, monkeypatch, 
 
 @both
 def test_the_models_are_listed_with_the_licence_of_their_card(path):
-    rows = re.findall(r"^\| `(bundled:\w+)` \|.*\| ([\w.-]+) \| `([\w-]+)` \|$", path.read_text(encoding="utf-8"), re.M)
+    rows = re.findall(
+        r"^\| `(bundled:[\w-]+)` \|.*\| ([\w.-]+) \| `([\w-]+)` \|$", path.read_text(encoding="utf-8"), re.M
+    )
     assert rows == [(f"bundled:{card.name}", card.licence, card.package) for card in BUNDLED.values()]
 
 

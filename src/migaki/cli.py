@@ -126,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(verb=_data_show)
     recipe(show)
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
+    models = verb("models", _models, "list the models that need no hub, or fetch one", json_output=True)
+    get = models.add_subparsers(metavar="get NAME").add_parser("get", help="fetch a model into the cache")
+    get.add_argument("name", metavar="NAME", help="as `migaki models` lists it")
+    get.set_defaults(verb=_models_get)
     verb("schema", _schema, "print the JSON schema of a recipe, for editors")
     runs_folder(train, compare, evaluate, predict, generate, index, runs, report, show)
     return parser
@@ -487,6 +491,40 @@ def _data_show(arguments: argparse.Namespace) -> None:
         row = example.row
         text = "".join(f"{start}{piece}{end}" if target else piece for piece, target in learner.marked(example))
         print(f"\n{row.place}: {len(example)} tokens, {example.targets} targets\n{text}")
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from migaki.models import BUNDLED
+
+    there = {name: card.is_there() for name, card in BUNDLED.items()}
+    for name, card in BUNDLED.items():
+        where = "at hand" if there[name] else f"migaki models get {name} ({card.megabytes} MB)"
+        print(f"bundled:{name:10} {card.title}, {card.licence}; {', '.join(card.languages)}; {where}")
+        print(f"{'':18} {card.use}")
+    if arguments.json:
+        facts = [
+            {
+                "model": f"bundled:{name}",
+                "title": card.title,
+                "licence": card.licence,
+                "languages": card.languages,
+                "at_hand": there[name],
+            }
+            for name, card in BUNDLED.items()
+        ]
+        print(json.dumps({"models": facts}, ensure_ascii=False))
+
+
+def _models_get(arguments: argparse.Namespace) -> None:
+    from migaki.core.codec import nearest
+    from migaki.models import BUNDLED
+    from migaki.models.fetch import fetch
+
+    name = arguments.name.removeprefix("bundled:")
+    if name not in BUNDLED:
+        raise UsageError(f"there is no bundled model {name!r}; {nearest(name, list(BUNDLED))}")
+    card = BUNDLED[name]
+    print(f"bundled:{name} is {card.title}, licence {card.licence}: {fetch(card)}")
 
 
 def _schema(arguments: argparse.Namespace) -> None:

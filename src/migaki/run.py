@@ -188,6 +188,7 @@ class Run:
             fingerprint,
             model["licence"],
             getattr(network, "pooling", None),
+            getattr(network, "prompt", ""),
             merge,
         )
 

@@ -220,7 +220,7 @@ def write_gguf(path, seed=0, vocabulary=None, leave_out=()):
 def cache(tmp_path, monkeypatch):
     """Where conversions go in this test."""
     monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "gguf"
+    return tmp_path / "cache" / "converted"
 
 
 @pytest.fixture
@@ -467,7 +467,7 @@ def test_the_bundled_chat_model_is_converted_once_and_answers(cache, conversions
     first = load_base(located, "decoder")
     assert sum(p.numel() for p in first.model.parameters()) == 134_515_008
     assert load_base(located, "decoder").fingerprint == first.fingerprint
-    assert conversions == [located.gguf.name]
+    assert conversions == [located.packed.name]
     from migaki.tasks import Generate
 
     network = Generate(max_new_tokens=32).network(first, None, 0)

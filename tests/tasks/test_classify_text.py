@@ -148,8 +148,9 @@ def test_prediction_cuts_as_training_does(tiny_encoder: Path) -> None:
     found = scores(
         learner, texts((f"{start} black", "billing"), (f"{start} late parcel", "billing"), ("late", "billing"))
     )
-    assert (found[0] == found[1]).all()
-    assert (found[0] != found[2]).any()
+    # Not to the last bit: in a product of matrices the rows of one block may be added up in another order.
+    assert np.abs(found[0] - found[1]).max() < 1e-6
+    assert np.abs(found[0] - found[2]).max() > 1e-4
 
 
 def test_a_decoder_without_closing_token_loses_its_last_tokens(tiny_decoder: Path) -> None:

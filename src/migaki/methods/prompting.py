@@ -111,7 +111,7 @@ class NamedLearner(HeadLearner):
         network.head = head
         if words is not None:
             with torch.no_grad():
-                ids = network.tokenizer(list(words), truncation=True, max_length=network.limit)["input_ids"]
+                ids = [network.cut(ids) for ids in network.tokenised(words)]
                 head.weight.copy_(network.body.pooled(ids, network.pooling).float())
                 head.bias.zero_()
         super().__init__(network)

@@ -111,12 +111,14 @@ class Encoder:
         self._tokenizer = base.tokenizer
         self._body = Body(base.model, base.tokenizer.pad_token_id or 0)
         self._pooling: Any = base.pooling or "mean"
+        self._prompt = base.prompt
         self._limit = min(512, base.length_limit)
 
     @torch.no_grad()
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """At length 1, (Q, D) float32. What is longer than the model's limit counts with its beginning."""
-        ids = self._tokenizer(list(texts), truncation=True, max_length=self._limit)["input_ids"]
+        prompted = [self._prompt + text for text in texts]
+        ids = self._tokenizer(prompted, truncation=True, max_length=self._limit)["input_ids"]
         found_QD = np.zeros((len(ids), self._body.width), dtype=np.float32)
         for group in token_groups([len(row) for row in ids]):
             found_QD[group] = self._body.pooled([ids[i] for i in group], self._pooling).float().cpu().numpy()
@@ -124,7 +126,9 @@ class Encoder:
 
     def kept_vectors(self, texts: Sequence[str]) -> np.ndarray:
         """The same, kept on disk for other runs."""
-        key = hashlib.sha256(json.dumps([self.fingerprint, self._pooling, self._limit, *texts]).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([self.fingerprint, self._pooling, self._prompt, self._limit, *texts]).encode()
+        ).hexdigest()
 
         def make(folder: Path) -> None:
             np.save(folder / "vectors.npy", self.vectors(texts))

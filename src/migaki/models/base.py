@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +36,8 @@ class Base:
     licence: str
     pooling: str | None
     """How the publisher pools token vectors into one (sentence-transformers layout), None where nothing is said."""
+    prompt: str = ""
+    """What the publisher puts before every text that is neither a query nor a document (sentence-transformers layout)."""
     merge: dict[str, float | int] | None = None
     """Where an adapter was merged into the weights: how the merged model compares with it on how many rows."""
 
@@ -53,7 +55,7 @@ def quiet_transformers() -> None:
 
 
 def load_base(located: Located, role: Literal["encoder", "decoder"], weights: Weights | None = None) -> Base:
-    """Float32 weights and tokenizer; a GGUF file is converted on first use and loaded from the cache afterwards.
+    """Float32 weights and tokenizer; a packed file is converted on first use and loaded from the cache afterwards.
 
     Args:
         located: the files.
@@ -65,8 +67,8 @@ def load_base(located: Located, role: Literal["encoder", "decoder"], weights: We
     quiet_transformers()
     weights = weights or hashed(located)
     if weights is None:
-        assert located.gguf is not None
-        weights = keep_conversion(located.gguf, _convert)
+        assert located.packed is not None
+        weights = keep_conversion(located.packed, _converter(located))
     folder = weights.folder
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -95,7 +97,15 @@ def load_base(located: Located, role: Literal["encoder", "decoder"], weights: We
     model.requires_grad_(False)
     model.train(False)
     model.to(best_device())
-    return Base(model, tokenizer, located.reference, weights.fingerprint, located.licence, _pooling(folder))
+    return Base(
+        model,
+        tokenizer,
+        located.reference,
+        weights.fingerprint,
+        located.licence,
+        _pooling(folder),
+        _prompt(folder),
+    )
 
 
 def best_device() -> torch.device:
@@ -135,6 +145,22 @@ def _pooling(folder: Path) -> str | None:
         if settings.get(key):
             return name
     return None
+
+
+def _prompt(folder: Path) -> str:
+    path = folder / "config_sentence_transformers.json"
+    if not path.is_file():
+        return ""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    return str((settings.get("prompts") or {}).get(settings.get("default_prompt_name")) or "")
+
+
+def _converter(located: Located) -> Callable[[Path, Path], None]:
+    if located.card is not None and located.card.form == "e5":
+        from migaki.models.convert_e5 import convert_e5
+
+        return convert_e5
+    return _convert
 
 
 def _convert(gguf: Path, folder: Path) -> None:

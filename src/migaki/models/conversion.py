@@ -82,4 +82,4 @@ def keep_conversion(file: Path, convert: Callable[[Path, Path], None]) -> Weight
 
 
 def _folder(sha256: str) -> Path:
-    return cache_folder() / "gguf" / sha256[:32]
+    return cache_folder() / "converted" / sha256[:32]

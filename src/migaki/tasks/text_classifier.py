@@ -52,6 +52,7 @@ class TextClassifier(nn.Module):
         self.tokenizer = base.tokenizer
         self.labels = tuple(labels)
         self.pooling: Any = task.pooling if task.pooling != "auto" else (base.pooling or "mean")
+        self.prompt = base.prompt if task.prompt is None else task.prompt
         self.limit = min(task.max_length or _LENGTH_CAP, base.length_limit)
         self.allow_truncated = task.allow_truncated
         if task.max_length and task.max_length > base.length_limit:
@@ -82,7 +83,8 @@ class TextClassifier(nn.Module):
         """
         index = {label: i for i, label in enumerate(self.labels)}
         weights = self.class_weight.tolist()
-        tokens = Tokens.cached(dataset, [tokenizer_fingerprint(self.tokenizer)], lambda: self._pairs(dataset.rows))
+        made_by = [tokenizer_fingerprint(self.tokenizer), self.prompt]
+        tokens = Tokens.cached(dataset, made_by, lambda: self._pairs(dataset.rows))
         self._known.add(dataset.rows, tokens)
         lengths = tokens.lengths.tolist()
         overlong = [Overlong(row, n) for row, n in zip(dataset.rows, lengths, strict=True) if n > self.limit]
@@ -91,17 +93,23 @@ class TextClassifier(nn.Module):
         def example(number: int) -> Example:
             row, ids = dataset.rows[number], tokens.ids(number).tolist()
             label, truncated = index[row.content.label], len(ids) > self.limit
-            return Example(row, tuple(self._cut(ids)), (label,), weights[label], truncated=truncated)
+            return Example(row, tuple(self.cut(ids)), (label,), weights[label], truncated=truncated)
 
         return Examples(len(dataset), example)
 
     def _pairs(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], None]]:
         for at in range(0, len(rows), _TOKENISED_AT_ONCE):
             texts = [row.content.text for row in rows[at : at + _TOKENISED_AT_ONCE]]
-            for ids in self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]:
+            for ids in self.tokenised(texts):
                 yield ids, None
 
-    def _cut(self, ids: list[int]) -> list[int]:
+    def tokenised(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text behind the prompt, however many."""
+        prompted = [self.prompt + text for text in texts]
+        found: list[list[int]] = self.tokenizer(prompted, truncation=False, verbose=False)["input_ids"]
+        return found
+
+    def cut(self, ids: list[int]) -> list[int]:
         """The first tokens of a row over the limit, with the closing special token kept where the tokenizer sets one."""
         if len(ids) <= self.limit:
             return ids
@@ -169,7 +177,7 @@ class TextClassifier(nn.Module):
     def inputs(self, rows: Sequence[Row]) -> list[Example]:
         """Rows as they are predicted, without their labels."""
         tokens = self._known.find(rows) or Tokens.of(self._pairs(rows))
-        return [Example(row, tuple(self._cut(tokens.ids(i).tolist())), (), 0.0) for i, row in enumerate(rows)]
+        return [Example(row, tuple(self.cut(tokens.ids(i).tolist())), (), 0.0) for i, row in enumerate(rows)]
 
     @torch.no_grad()
     def predict(
@@ -208,6 +216,7 @@ class TextClassifier(nn.Module):
         state = {
             "labels": list(self.labels),
             "pooling": self.pooling,
+            "prompt": self.prompt,
             "max_length": self.limit,
             "class_weights": self.class_weight.tolist(),
             "normalised": self.normalised,
@@ -243,7 +252,8 @@ def new_classifier(base: Base, task: ClassifyText, train: Dataset, seed: int) ->
 def restore_classifier(base: Base, task: ClassifyText, folder: Path) -> TextClassifier:
     """The classifier of a saved run: its label map, pooling, length limit and head over the given backbone."""
     state = read_json(folder / _STATE_FILE)
-    task = task.model_copy(update={"pooling": state["pooling"], "max_length": state["max_length"]})
+    kept = {"pooling": state["pooling"], "prompt": state.get("prompt", ""), "max_length": state["max_length"]}
+    task = task.model_copy(update=kept)
     network = TextClassifier(base, task, state["labels"], state["class_weights"])
     network.head.load_state_dict(load_file(folder / _HEAD_FILE))
     network.normalised = state.get("normalised", False)
