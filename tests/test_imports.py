@@ -27,7 +27,7 @@ LAYERS = [
     {"methods"},
     {"recipe"},
     {"generality", "run", "unfinished"},
-    {"pipeline", "todo", "trial"},
+    {"doctor", "pipeline", "todo", "trial"},
     {"comparison"},
     {"cli"},
     {"__main__", "migaki"},

@@ -21,13 +21,13 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 1 the run failed, 2 recipe, data or usage, 130 interrupted."""
+    """Run one command; 0 done, 1 the run failed or the machine is not ready, 2 recipe, data or usage, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     # Read when torch is loaded: threads that wait for one another sleep soon instead of spinning. Where other work shares
     # the cores, spinning made the same training five times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        arguments.verb(arguments)
+        code = arguments.verb(arguments)
         sys.stdout.flush()
     except MigakiError as error:
         print(f"migaki: {error}", file=sys.stderr)
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has closed it (`| head`); point stdout elsewhere so that the exit stays silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,12 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(verb=_data_show)
     recipe(show)
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
+    doctor = verb("doctor", _doctor, "look at this machine, and say how to mend what is wrong", json_output=True)
+    doctor.add_argument("--run", metavar="RUN", help="what differs from the environment of this run")
+    lock = verb("lock", _lock, "write requirements and a Dockerfile that make a run's environment again", run=True)
+    lock.add_argument("--output", metavar="DIR", type=Path, default=Path("lock"), help="folder (default: lock)")
     models = verb("models", _models, "list the models that need no hub, or fetch one", json_output=True)
     get = models.add_subparsers(metavar="get NAME").add_parser("get", help="fetch a model into the cache")
     get.add_argument("name", metavar="NAME", help="as `migaki models` lists it")
     get.set_defaults(verb=_models_get)
     verb("schema", _schema, "print the JSON schema of a recipe, for editors")
-    runs_folder(train, compare, evaluate, predict, generate, index, runs, report, show)
+    runs_folder(train, compare, evaluate, predict, generate, index, runs, report, show, doctor, lock)
     return parser
 
 
@@ -491,6 +496,46 @@ def _data_show(arguments: argparse.Namespace) -> None:
         row = example.row
         text = "".join(f"{start}{piece}{end}" if target else piece for piece, target in learner.marked(example))
         print(f"\n{row.place}: {len(example)} tokens, {example.targets} targets\n{text}")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    if arguments.run:
+        return _doctor_of_run(arguments)
+    from migaki.doctor import examine
+
+    checks = examine(arguments.runs)
+    for check in checks:
+        print(f"{check.level:8} {check.name}: {check.found}" + (f"\n{'':9}-> {check.remedy}" if check.remedy else ""))
+    healthy = all(check.level != "broken" for check in checks)
+    if arguments.json:
+        print(json.dumps({"healthy": healthy, "checks": [check.as_json() for check in checks]}, ensure_ascii=False))
+    return 0 if healthy else 1
+
+
+def _doctor_of_run(arguments: argparse.Namespace) -> int:
+    from migaki.core.store import open_run, read_json
+    from migaki.doctor import differences
+    from migaki.environment import describe_environment
+
+    run = open_run(arguments.run, arguments.runs)
+    found = differences(read_json(run.path / "environment.json"), describe_environment())
+    for one in found:
+        print(f"{one.name}: {one.then} then, {one.now} now; may change: {one.changes}")
+    if not found:
+        print(f"nothing differs from the environment of run {run.id}")
+    if arguments.json:
+        print(json.dumps({"run": run.id, "differences": [one.as_json() for one in found]}, ensure_ascii=False))
+    return 0
+
+
+def _lock(arguments: argparse.Namespace) -> None:
+    from migaki.core.store import open_run, read_json
+    from migaki.doctor import write_lock
+
+    run = open_run(arguments.run, arguments.runs)
+    recipe = (run.path / "recipe.yaml").read_text(encoding="utf-8")
+    for path in write_lock(run.id, read_json(run.path / "environment.json"), recipe, arguments.output):
+        print(path)
 
 
 def _models(arguments: argparse.Namespace) -> None:
