@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from migaki.core.errors import DamagedError, DataError, ModelError, UsageError
 from migaki.core.parts import Learner, Task
 from migaki.core.store import RunFolder, open_run, read_json, verify
-from migaki.core.types import Evaluation, Measure, Place, Prediction, Row, Turn
+from migaki.core.types import Conversation, Evaluation, Measure, Place, Prediction, Row, Turn
+from migaki.data.cleaning import cleaner
 from migaki.methods import Retrieve
 from migaki.models import Located, Model, hashed, locate
 from migaki.recipe import Recipe
@@ -254,7 +255,8 @@ class Run:
         """
         if self.recipe.task.kind != "generate":
             raise UsageError(f"Run {self.id} is a {self.recipe.task.kind} run; ask it with `migaki predict`.")
-        answer: tuple[str, bool | None] = self.learner.network.answer([tuple(turns)])[0]  # type: ignore[attr-defined]
+        asked = Conversation(tuple(turns)).mapped(cleaner(self.recipe.data.clean)).turns
+        answer: tuple[str, bool | None] = self.learner.network.answer([asked])[0]  # type: ignore[attr-defined]
         return answer
 
     def indexed(self) -> Sequence[Passage]:

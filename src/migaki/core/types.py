@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -83,6 +83,10 @@ class Content(Protocol):
 
     def as_json(self) -> dict[str, Any]: ...
 
+    def mapped(self, change: Callable[[str], str]) -> Content:
+        """The same with every text changed; labels stay."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -99,6 +103,9 @@ class Labelled:
 
     def as_json(self) -> dict[str, Any]:
         return {"text": self.text, "label": self.label}
+
+    def mapped(self, change: Callable[[str], str]) -> Labelled:
+        return Labelled(change(self.text), self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,9 @@ class Conversation:
     def as_json(self) -> dict[str, Any]:
         return {"messages": [{"role": turn.role, "content": turn.content} for turn in self.turns]}
 
+    def mapped(self, change: Callable[[str], str]) -> Conversation:
+        return Conversation(tuple(Turn(turn.role, change(turn.content)) for turn in self.turns))
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -144,6 +154,9 @@ class Choice:
 
     def as_json(self) -> dict[str, Any]:
         return {"question": self.question, "options": list(self.options), "answer": self.options[self.right]}
+
+    def mapped(self, change: Callable[[str], str]) -> Choice:
+        return Choice(change(self.question), tuple(map(change, self.options)), self.right)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from migaki.core.errors import DataError
 from migaki.core.parts import Part
 from migaki.core.types import Dataset, Finding, Record, Row, Splits
+from migaki.data.cleaning import Step, clean_rows
 from migaki.data.corrections import apply_corrections
 from migaki.data.formats import READERS
 from migaki.data.problems import refuse_rows
@@ -20,10 +21,14 @@ from migaki.data.sources import Table, is_address, read_records
 from migaki.data.splits import (
     check_labels_known,
     conflicting,
+    fold_off,
+    groups_of,
+    newest,
     rare_labels,
     repeats_between,
     repeats_within,
     split_off,
+    times_of,
 )
 
 __all__ = ["Data", "absolute_path"]
@@ -43,6 +48,31 @@ class _Read:
     records: tuple[Record, ...]
     columns: dict[str, str]
     findings: list[Finding]
+
+
+class Division(Part):
+    """How shares of the train rows are taken for valid and test, where drawing them by label is not fair."""
+
+    by: str | None = None
+    """Column whose equal values stay on one side: a customer, a document, a machine. Rows of one group are alike, so a
+    model that has seen some of them looks better than it will be."""
+    time: str | None = None
+    """Column with a date, a time or a number: the newest rows become test, the newest of the rest valid. What the figures
+    then say is how the model does on what comes later."""
+    near: Annotated[float, Field(ge=0.7, le=1)] | None = None
+    """Texts whose character 3-grams overlap by this share (Jaccard) stay on one side, also over several steps."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Divide the rows into so many parts of equal size, one of which is test: each row is a test row in one of as many runs."""
+    fold: NonNegativeInt = 0
+    """Which part is test, counted from 0."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.time is not None and (self.by is not None or self.near is not None or self.folds is not None):
+            raise ValueError("time divides by itself; leave by, near and folds out.")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold is {self.fold}, but the parts are counted from 0 to {(self.folds or 1) - 1}.")
+        return self
 
 
 class Data(Part):
@@ -68,8 +98,14 @@ class Data(Part):
     """Column of the system prompt."""
     encoding: str | None = None
     """Encoding of the text files, where it is not UTF-8 and cannot be told from the bytes (cp932, euc_jp, cp1252)."""
+    clean: list[Step] = Field(default=[])
+    """Steps by which every text is cleaned, in this order, also the texts a tuned model is asked about: line_ends,
+    control_characters, invisible_characters, spaces, nfkc, width, html, remove, mask, mojibake. Each says how many rows it
+    changed and shows the first ones."""
     seed: NonNegativeInt | None = None
     """Which rows a share takes; null: by the recipe's seed, so that another seed also draws other splits."""
+    split: Division = Field(default=Division())
+    """How the shares are taken: by group, by time, in folds, near duplicates together."""
     drop_repeats: bool = False
     """Leave out train rows that also stand in a given valid or test file; otherwise they are reported."""
     min_rows_per_label: PositiveInt = 1
@@ -108,6 +144,14 @@ class Data(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _division_has_something_to_divide(self) -> Self:
+        if self.split != Division() and not any(isinstance(share, float) for share in (self.valid, self.test)):
+            raise ValueError("split divides the train rows, but valid and test are both given; leave split out.")
+        if self.split.folds is not None and not isinstance(self.test, float):
+            raise ValueError("split.folds makes the test split, but test is a file; leave one of the two out.")
+        return self
+
     def load(self, content_kind: str, seed: int) -> Splits:
         """All rows, checked, in three splits.
 
@@ -136,17 +180,39 @@ class Data(Part):
         findings += [finding for finding in (repeats_within(rows), conflicting(_right(rows, corrected))) if finding]
         rows = self._without_leaks(rows, given, findings)
         kept, n_rows = rows, len(rows)
+        take = self._taker(train, seed)
         for name, share in (("test", self.test), ("valid", self.valid)):
             if isinstance(share, float):
                 # The share is of all train rows, also where test was already taken from them.
-                kept, taken = split_off(kept, min(share * n_rows / len(kept), 1.0), seed, name)
+                kept, taken = take(kept, min(share * n_rows / len(kept), 1.0), name)
                 given[name] = Dataset(name, tuple(taken))
+        if self.split.time is not None:
+            kept = self._without_leaks(
+                kept, {n: s for n, s in given.items() if isinstance(getattr(self, n), float)}, findings
+            )
         # Only now: rows are drawn by the labels they came with, so that a correction moves none into another split.
         found = {"train": kept, "valid": given["valid"].rows, "test": given["test"].rows}
         sets = {name: Dataset(name, _right(rows, corrected)) for name, rows in found.items()}
         splits = Splits(sets["train"], sets["valid"], sets["test"], tuple(findings), train.columns)
         _check(splits, n_rows)
         return splits
+
+    def _taker(self, train: _Read, seed: int) -> Callable[[list[Row], float, str], tuple[list[Row], list[Row]]]:
+        """From rows, a share of them and the split's name to the rows that stay and those that are taken."""
+        division = self.split
+        if division.time is not None:
+            times = times_of(train.dataset.rows, train.records, division.time)
+            return lambda rows, share, _: newest(rows, share, times)
+        together = groups_of(train.dataset.rows, train.records, division.by, division.near)
+        if division.folds is None:
+            return lambda rows, share, name: split_off(rows, share, seed, name, together)
+
+        def taken(rows: list[Row], share: float, name: str) -> tuple[list[Row], list[Row]]:
+            if name == "test":
+                return fold_off(rows, division.folds or 1, division.fold, seed, together)
+            return split_off(rows, share, seed, name, together)
+
+        return taken
 
     def read(self, source: Source, content_kind: str, need_target: bool) -> tuple[Dataset, tuple[Record, ...]]:
         """Rows of one more file or list with the records they came from, in the same order and number.
@@ -178,8 +244,10 @@ class Data(Part):
             except ValueError as error:
                 problems.append(f"{record.place}: {error}")
         refuse_rows(problems, len(table.records))
-        findings = _notes(table, {role: col for role, col in columns.items() if role not in named})
-        return _Read(Dataset(name, tuple(rows)), table.records, columns, findings)
+        cleaned, changes = clean_rows(rows, self.clean, name)
+        refuse_rows(_emptied(rows, cleaned), len(rows))
+        findings = changes + _notes(table, {role: col for role, col in columns.items() if role not in named})
+        return _Read(Dataset(name, cleaned), table.records, columns, findings)
 
     def _without_rare(
         self, train: Dataset, given: dict[str, Dataset], corrected: Mapping[Row, Row], findings: list[Finding]
@@ -236,6 +304,26 @@ class Data(Part):
                 "learn from. Give other rows as data.train, or a share as data.valid and data.test."
             )
         return kept
+
+
+def _emptied(rows: Sequence[Row], cleaned: Sequence[Row]) -> list[str]:
+    """What is left without text by data.clean."""
+    return [
+        f"{row.place}: nothing is left of a text of this row after data.clean. Remove the row, or the step that empties it."
+        for row, after in zip(rows, cleaned, strict=True)
+        if row is not after and not all(map(str.strip, _texts(after)))
+    ]
+
+
+def _texts(row: Row) -> list[str]:
+    found: list[str] = []
+
+    def noted(text: str) -> str:
+        found.append(text)
+        return text
+
+    row.content.mapped(noted)
+    return found
 
 
 def _right(rows: Sequence[Row], corrected: Mapping[Row, Row]) -> tuple[Row, ...]:

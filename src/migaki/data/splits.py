@@ -4,31 +4,54 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
 
+from migaki.core.codec import nearest
 from migaki.core.errors import DataError
 from migaki.core.seeds import derive
-from migaki.core.types import Dataset, Finding, Row
+from migaki.core.types import Dataset, Finding, Place, Record, Row, shorten
+from migaki.data.duplicates import clusters, near_pairs
+from migaki.data.problems import refuse_rows
 
-__all__ = ["check_labels_known", "conflicting", "rare_labels", "repeats_between", "repeats_within", "split_off"]
+__all__ = [
+    "check_labels_known",
+    "conflicting",
+    "fold_off",
+    "groups_of",
+    "newest",
+    "rare_labels",
+    "repeats_between",
+    "repeats_within",
+    "split_off",
+    "times_of",
+]
 
 _EXAMPLES = 5
 
+Together = Callable[[Row], str]
+"""Rows of one key are never divided."""
 
-def split_off(rows: Sequence[Row], fraction: float, seed: int, name: str) -> tuple[list[Row], list[Row]]:
+
+def split_off(
+    rows: Sequence[Row], fraction: float, seed: int, name: str, together: Together | None = None
+) -> tuple[list[Row], list[Row]]:
     """Divide rows into those kept and those taken, about `fraction` of each label, each in their old order.
 
     Rows with an equal key form a group that is never divided. Groups are drawn by a hash of (seed, name, key), so the
     order of the rows in their file has no influence. A label keeps at least one group; where anything can be taken,
     at least one group is.
+
+    Args:
+        rows: to divide.
+        fraction: of the rows, 0..1.
+        seed: of the draw.
+        name: of the split, which makes another draw.
+        together: the key of each row; None: its content's own.
     """
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.content.key()].append(row)
-    strata: dict[str, list[str]] = defaultdict(list)
-    for key, members in groups.items():
-        # A text with several labels belongs to the first in order, so that the choice does not depend on the row order.
-        strata[min(_stratum(member) for member in members)].append(key)
+    key_of = together or _own_key
+    groups, strata = _grouped(rows, key_of)
     divisible = {label: keys for label, keys in strata.items() if len(keys) > 1}
     quotas = _quotas({label: sum(len(groups[key]) for key in keys) for label, keys in divisible.items()}, fraction)
     taken: set[str] = set()
@@ -43,8 +66,165 @@ def split_off(rows: Sequence[Row], fraction: float, seed: int, name: str) -> tup
         # All groups are larger than twice their label's quota: the smallest one is nearest to what was asked for.
         keys = [key for keys in divisible.values() for key in keys]
         taken.add(min(keys, key=lambda key: (len(groups[key]), derive(seed, "split", name, key))))
-    kept_rows = [row for row in rows if row.content.key() not in taken]
-    return kept_rows, [row for row in rows if row.content.key() in taken]
+    return _divided(rows, taken, key_of)
+
+
+def fold_off(
+    rows: Sequence[Row], folds: int, fold: int, seed: int, together: Together | None = None
+) -> tuple[list[Row], list[Row]]:
+    """The rows outside and inside one of `folds` parts of about equal size and equal labels; every row is in exactly one.
+
+    Raises:
+        DataError: there are fewer groups of rows than parts.
+    """
+    key_of = together or _own_key
+    groups, strata = _grouped(rows, key_of)
+    if len(groups) < folds:
+        raise DataError(
+            f"data.split.folds is {folds}, but the rows form only {len(groups)} groups that must not be divided. "
+            "Take fewer folds."
+        )
+    sizes = [0] * folds
+    taken = set()
+    for label, keys in sorted(strata.items()):
+        in_label = [0] * folds
+        # Large groups first, each to the part that has fewest rows of the label, then fewest of all.
+        for key in sorted(keys, key=lambda key: (-len(groups[key]), derive(seed, "fold", key))):
+            part = min(range(folds), key=lambda part: (in_label[part], sizes[part], derive(seed, label, part)))
+            in_label[part] += len(groups[key])
+            sizes[part] += len(groups[key])
+            if part == fold:
+                taken.add(key)
+    return _divided(rows, taken, key_of)
+
+
+def newest(rows: Sequence[Row], fraction: float, times: Mapping[Place, float]) -> tuple[list[Row], list[Row]]:
+    """The older rows and the newest ones, about `fraction` of all; rows of one time stay on one side.
+
+    Raises:
+        DataError: too many rows have the same time for anything to be taken.
+    """
+    ordered = sorted((times[row.place] for row in rows), reverse=True)
+    n_wanted = max(1, round(fraction * len(rows)))
+    # The time at which the taken rows begin: the one that comes nearest to the wanted number.
+    steps = [at for at in range(1, len(ordered)) if ordered[at] < ordered[at - 1]]
+    if not steps:
+        raise DataError(
+            f"All {len(rows)} rows that are left have the same time, so none of them is newer. Give another column as "
+            "data.split.time, or files as data.valid and data.test."
+        )
+    n_taken = min(steps, key=lambda at: (abs(at - n_wanted), at))
+    begin = ordered[n_taken - 1]
+    return [row for row in rows if times[row.place] < begin], [row for row in rows if times[row.place] >= begin]
+
+
+def times_of(rows: Sequence[Row], records: Sequence[Record], column: str) -> dict[Place, float]:
+    """When each row is from, as a number: seconds since 1970 (UTC where no zone is given), or the number that stands there.
+
+    Raises:
+        DataError: the column is not there, or lists the rows whose time cannot be read.
+    """
+    _check_column(records, column, "data.split.time")
+    found, problems = {}, []
+    for row, record in zip(rows, records, strict=True):
+        try:
+            found[row.place] = _time(record.values.get(column))
+        except ValueError:
+            value = shorten(repr(record.values.get(column)))
+            problems.append(
+                f"{row.place}: {value} in column {column!r} is no time. Write 2026-01-31 or 2026-01-31 12:00."
+            )
+    refuse_rows(problems, len(rows))
+    return found
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, date):
+        moment = datetime(value.year, value.month, value.day)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(value)
+        return float(value)
+    else:
+        text = str(value).strip().replace("/", "-")
+        try:
+            number = float(text)
+        except ValueError:
+            moment = datetime.fromisoformat(text)
+        else:
+            return _time(number)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def groups_of(
+    rows: Sequence[Row], records: Sequence[Record], column: str | None, near: float | None
+) -> Together | None:
+    """A key that is equal for rows which must not be divided: equal contents, equal values of a column, similar texts.
+
+    Raises:
+        DataError: the column is not there, or empty in some rows.
+    """
+    if column is None and near is None:
+        return None
+    keys = [row.content.key() for row in rows]
+    pairs: list[tuple[int, int]] = []
+    first: dict[tuple[str, str], int] = {}
+    named = [("key", key) for key in keys]
+    for number, name in enumerate(named):
+        pairs.append((first.setdefault(name, number), number))
+    if column is not None:
+        _check_column(records, column, "data.split.by")
+        values = [
+            str(record.values.get(column) if record.values.get(column) is not None else "").strip()
+            for record in records
+        ]
+        problems = [
+            f"{row.place}: column {column!r} is empty, so it is not known to which group the row belongs. Fill it in."
+            for row, value in zip(rows, values, strict=True)
+            if not value
+        ]
+        refuse_rows(problems, len(rows))
+        for number, value in enumerate(values):
+            pairs.append((first.setdefault(("group", value), number), number))
+    if near is not None:
+        pairs += [(a, b) for a, b, _ in near_pairs(keys, near)]
+    cluster_N = clusters(len(rows), pairs)
+    # Named by the smallest key in it, so that the draw does not depend on the order of the rows.
+    smallest: dict[int, str] = {}
+    for number, cluster in enumerate(cluster_N.tolist()):
+        smallest[cluster] = min(smallest.get(cluster, keys[number]), keys[number])
+    by_place = {row.place: smallest[cluster] for row, cluster in zip(rows, cluster_N.tolist(), strict=True)}
+    return lambda row: by_place[row.place]
+
+
+def _check_column(records: Sequence[Record], column: str, setting: str) -> None:
+    names = list(dict.fromkeys(name for record in records for name in record.values))
+    if column not in names:
+        source = records[0].place.source
+        raise DataError(f"{setting} names the column {column!r}, which is not in {source}; {nearest(column, names)}")
+
+
+def _own_key(row: Row) -> str:
+    key: str = row.content.key()
+    return key
+
+
+def _grouped(rows: Sequence[Row], key_of: Together) -> tuple[dict[str, list[Row]], dict[str, list[str]]]:
+    """Rows by key, and keys by label."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key_of(row)].append(row)
+    strata: dict[str, list[str]] = defaultdict(list)
+    for key, members in groups.items():
+        # A group with several labels belongs to the first in order, so that the choice does not depend on the row order.
+        strata[min(_stratum(member) for member in members)].append(key)
+    return groups, strata
+
+
+def _divided(rows: Sequence[Row], taken: Container[str], key_of: Together) -> tuple[list[Row], list[Row]]:
+    return [row for row in rows if key_of(row) not in taken], [row for row in rows if key_of(row) in taken]
 
 
 def _stratum(row: Row) -> str:
