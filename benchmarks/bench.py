@@ -32,13 +32,14 @@ WORKS = {
             ("migaki", "with-prefix"),
             ("migaki", "without-prefix"),
             ("trainer", "best"),
+            ("trainer", "best-bf16"),
             ("trainer", "defaults"),
             ("trl", "best"),
             ("trl", "defaults"),
         ],
     ),
-    "text-full": (12, [("migaki", "best"), ("trainer", "best"), ("trainer", "defaults")]),
-    "text-top": (40, [("migaki", "best"), ("trainer", "best")]),
+    "text-full": (12, [("migaki", "best"), ("trainer", "best"), ("trainer", "best-bf16"), ("trainer", "defaults")]),
+    "text-top": (40, [("migaki", "best"), ("trainer", "best"), ("trainer", "best-bf16")]),
 }
 
 

@@ -27,7 +27,7 @@ LAYERS = [
     {"methods"},
     {"recipe"},
     {"generality", "run", "unfinished"},
-    {"doctor", "pipeline", "todo", "trial"},
+    {"audit", "doctor", "pipeline", "todo", "trial"},
     {"comparison"},
     {"cli"},
     {"__main__", "migaki"},

@@ -119,12 +119,33 @@ def _parser() -> argparse.ArgumentParser:
     report = verb("report", _report, "write a run's report and print its path", run=True)
     report.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the report")
     data = verbs.add_parser("data", help="look at the data", description="look at the data")
-    show = data.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
-        "show",
-        help="print rows as the model will see them, targets marked",
-        description="print rows as the model will see them, targets marked",
+    looks = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def look(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = looks.add_parser(name, help=text, description=text)
+        command.set_defaults(verb=function)
+        return command
+
+    def subject(command: argparse.ArgumentParser) -> None:
+        command.add_argument("what", metavar="FILE or RECIPE", nargs="?", help="a data file, or a recipe in YAML")
+        for split in ("train", "valid", "test"):
+            command.add_argument(f"--{split}", metavar="FILE", help=f"the {split} rows, instead of one file")
+        command.add_argument("--task", metavar="TASK", help="classify_text or generate, where the columns do not tell")
+        command.add_argument("--model", metavar="MODEL", help="whose tokenizer counts; default: the recipe's")
+        command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting")
+        command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+    check = look(
+        "check", _data_check, "look for what makes figures wrong: leaks, slips, personal data, lost characters"
     )
-    show.set_defaults(verb=_data_show)
+    subject(check)
+    page = look("report", _data_report, "the same as a page, and which labels are probably wrong (loads the model)")
+    subject(page)
+    page.add_argument(
+        "--output", metavar="DIR", type=Path, default=Path("data-report"), help="folder (default: data-report)"
+    )
+    page.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
+    show = look("show", _data_show, "print rows as the model will see them, targets marked")
     recipe(show)
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
     doctor = verb("doctor", _doctor, "look at this machine, and say how to mend what is wrong", json_output=True)
@@ -136,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("name", metavar="NAME", help="as `migaki models` lists it")
     get.set_defaults(verb=_models_get)
     verb("schema", _schema, "print the JSON schema of a recipe, for editors")
-    runs_folder(train, compare, evaluate, predict, generate, index, runs, report, show, doctor, lock)
+    runs_folder(train, compare, evaluate, predict, generate, index, runs, report, show, check, page, doctor, lock)
     return parser
 
 
@@ -570,6 +591,44 @@ def _models_get(arguments: argparse.Namespace) -> None:
         raise UsageError(f"there is no bundled model {name!r}; {nearest(name, list(BUNDLED))}")
     card = BUNDLED[name]
     print(f"bundled:{name} is {card.title}, licence {card.licence}: {fetch(card)}")
+
+
+def _data_check(arguments: argparse.Namespace) -> None:
+    found = _looked_at(arguments, labels_too=False)
+    if arguments.json:
+        print(json.dumps(found, ensure_ascii=False))
+
+
+def _data_report(arguments: argparse.Namespace) -> None:
+    from migaki.report import write_audit
+
+    found = _looked_at(arguments, labels_too=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    page = arguments.output / "data-report.html"
+    page.write_text(write_audit(arguments.what or arguments.train, found, arguments.lang), encoding="utf-8")
+    (arguments.output / "data-report.json").write_text(
+        json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    print(f"report: {page}")
+    if arguments.json:
+        print(json.dumps(found, ensure_ascii=False))
+
+
+def _looked_at(arguments: argparse.Namespace, labels_too: bool) -> dict[str, Any]:
+    from migaki.audit.look import look_at, subject_of
+
+    splits = {name: getattr(arguments, name) for name in ("train", "valid", "test")}
+    subject = subject_of(arguments.what, arguments.set, **splits, task=arguments.task, model=arguments.model)
+    found = look_at(subject, arguments.runs, labels_too)[1].as_json()
+    rows = found["facts"]["rows"]
+    print(f"{rows['train']} train, {rows['valid']} valid, {rows['test']} test rows")
+    for light in found["lights"]:
+        print(f"{light['level']:7} {light['name']}: {light['message']}")
+        for example in light["examples"] if light["level"] != "green" else ():
+            print(f"{'':8}{example}")
+        if light["remedy"] and light["level"] != "green":
+            print(f"{'':8}-> {light['remedy']}")
+    return found
 
 
 def _schema(arguments: argparse.Namespace) -> None:

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from migaki.core.errors import DamagedError, DataError, ModelError, UsageError
 from migaki.core.parts import Learner, Task
 from migaki.core.store import RunFolder, open_run, read_json, verify
-from migaki.core.types import Conversation, Evaluation, Measure, Place, Prediction, Row, Turn
+from migaki.core.types import Conversation, Dataset, Evaluation, Measure, Place, Prediction, Row, Turn
 from migaki.data.cleaning import cleaner
 from migaki.methods import Retrieve
 from migaki.models import Located, Model, hashed, locate
 from migaki.recipe import Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from migaki.models.base import Base
     from migaki.retrieval import Passage
 
-__all__ = ["Run", "base_of", "evaluate_learner", "load"]
+__all__ = ["Run", "base_features", "base_of", "evaluate_learner", "load"]
 
 
 def load(name: str | Path, runs: str | Path = "runs") -> Run:
@@ -58,6 +60,20 @@ def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Ba
             f"{model.reference} is {named[earlier.recipe.task.base_role]} ({earlier.recipe.task.kind}); this task needs {named[role]}."
         )
     return earlier.as_base(model.reference)
+
+
+def base_features(recipe: Recipe, runs: Path, train: Dataset, rows: Sequence[Row]) -> np.ndarray | None:
+    """Pooled vectors (N, D) float64 of the base before training; None where the method has no base, or the task no vectors."""
+    if not recipe.method.uses_base:
+        return None
+    import numpy as np
+
+    base = base_of(recipe.model, recipe.task.base_role, runs)
+    network = recipe.task.network(base, train, recipe.seed)
+    if not hasattr(network, "kept_features"):
+        return None
+    network.eval()
+    return np.asarray(network.kept_features(network.inputs(rows)), dtype=np.float64)
 
 
 def evaluate_learner(

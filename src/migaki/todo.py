@@ -19,7 +19,7 @@ from migaki.core.types import Evaluation, Prediction, Row, Splits
 from migaki.data import check_output, write_records
 from migaki.data.corrections import COLUMNS, read_corrections
 from migaki.evaluation import out_of_fold, suspects, temperature_scaling
-from migaki.run import Run, base_of
+from migaki.run import Run, base_features
 
 __all__ = ["FACTS_FILE", "ToDo", "check_to_do_file", "to_do", "write_to_do"]
 
@@ -116,7 +116,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _suspicious_learned(run: Run, splits: Splits, labels: Sequence[str]) -> list[dict[str, Any]]:
     rows = [*splits.train.rows, *splits.valid.rows]
-    features_ND = _base_features(run, splits, rows)
+    features_ND = base_features(run.recipe, run.path.parent, splits.train, rows)
     if features_ND is None:
         return []
     label_N = _label_numbers(rows, labels)
@@ -125,19 +125,6 @@ def _suspicious_learned(run: Run, splits: Splits, labels: Sequence[str]) -> list
     return _described(
         rows, names, probabilities_NC, label_N, labels, "a classifier on the base's features, without this row"
     )
-
-
-def _base_features(run: Run, splits: Splits, rows: Sequence[Row]) -> np.ndarray | None:
-    """Pooled vectors (N, D) of the base before training; None where the method has no base, or the task no vectors."""
-    recipe = run.recipe
-    if not recipe.method.uses_base:
-        return None
-    base = base_of(recipe.model, recipe.task.base_role, run.path.parent)
-    network = recipe.task.network(base, splits.train, recipe.seed)
-    if not hasattr(network, "kept_features"):
-        return None
-    network.eval()
-    return np.asarray(network.kept_features(network.inputs(rows)), dtype=np.float64)
 
 
 def _suspicious_test(splits: Splits, evaluation: Evaluation, labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -412,3 +412,48 @@ def said(text: str, language: Language) -> str:
     '元のモデルのまま'
     """
     return _SAID_JA.get(text, text) if language == "ja" else text
+
+
+_AUDIT_EN = {
+    "audit": "Data report",
+    "audit_green": "Nothing stands in the way of these data",
+    "audit_red": "{red} things to mend before training, {yellow} to look at",
+    "audit_yellow": "{yellow} things to look at",
+    "characters": "Characters",
+    "label": "Label",
+    "labels": "Labels",
+    "least": "Least",
+    "light_green": "●  fine",
+    "light_red": "▲  mend",
+    "light_yellow": "◆  look",
+    "lights": "What was found",
+    "median": "Median",
+    "most": "Most",
+    "remedy": "What to do",
+    "sizes": "Lengths",
+    "tokens": "Tokens",
+    "turns": "Messages",
+}
+
+_AUDIT_JA = {
+    "audit": "データレポート",
+    "audit_green": "このデータに問題は見つからなかった",
+    "audit_red": "学習前に直すべき点 {red} 件、確認すべき点 {yellow} 件",
+    "audit_yellow": "確認すべき点 {yellow} 件",
+    "characters": "文字数",
+    "label": "ラベル",
+    "labels": "ラベル",
+    "least": "最小",
+    "light_green": "●  良好",
+    "light_red": "▲  要修正",
+    "light_yellow": "◆  要確認",
+    "lights": "調査結果",
+    "median": "中央値",
+    "most": "最大",
+    "remedy": "対処",
+    "sizes": "長さ",
+    "tokens": "トークン数",
+    "turns": "メッセージ数",
+}
+
+AUDIT: dict[Language, dict[str, str]] = {"en": _AUDIT_EN, "ja": _AUDIT_JA}

@@ -1,0 +1,135 @@
+"""From what a command line names, a file or a recipe, to the rows that are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from migaki.audit.audit import Audit, audit, text_of
+from migaki.audit.tokens import token_facts
+from migaki.core.errors import DataError, UsageError
+from migaki.core.types import Row, Splits
+from migaki.data import Data, read_records
+from migaki.data.formats import READERS
+from migaki.evaluation.suspicion import out_of_fold, suspects
+from migaki.models import Model, hashed, locate
+from migaki.recipe import Recipe
+from migaki.run import base_features
+
+__all__ = ["Subject", "look_at", "subject_of", "suspicious_rows"]
+
+_TASKS = {"labelled": "classify_text", "conversation": "generate"}
+_LIMIT = {"labelled": 512, "conversation": 1024}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at."""
+
+    data: Data
+    content_kind: str
+    recipe: Recipe | None
+    model: Model | None
+    """Whose tokenizer counts the tokens, if one is named."""
+
+
+def subject_of(
+    named: str | None,
+    settings: Sequence[str] = (),
+    *,
+    train: str | None = None,
+    valid: str | None = None,
+    test: str | None = None,
+    task: str | None = None,
+    model: str | None = None,
+) -> Subject:
+    """A recipe, or files.
+
+    Args:
+        named: a recipe (.yaml, .yml) or a data file.
+        settings: overrides of a recipe, KEY=VALUE.
+        train: with valid and test: files instead of `named`.
+        task: its kind, where the columns do not tell.
+        model: reference of the model whose tokenizer is asked.
+    Raises:
+        UsageError: nothing, or too much, is named, or the recipe cannot be used.
+        DataError: the columns are of no known form.
+    """
+    if (named is None) == (train is None):
+        raise UsageError(
+            "Name a data file, a recipe, or the splits: migaki data check --train A.csv --valid B.csv --test C.csv"
+        )
+    if named is not None and named.endswith((".yaml", ".yml")):
+        recipe = Recipe.from_file(named, settings)
+        wanted = Model(reference=model) if model else recipe.model
+        return Subject(recipe.data, recipe.task.content_kind, recipe, wanted)
+    if settings:
+        raise UsageError("--set changes a recipe, but a data file is named.")
+    files = {"train": named or train, "valid": valid, "test": test}
+    data = Data.model_validate({name: str(Path(p).absolute()) for name, p in files.items() if p is not None})
+    kinds = {kind: content for content, kind in _TASKS.items()}
+    if task is not None and task not in kinds:
+        raise UsageError(f"--task {task} is not known here. Valid: {', '.join(kinds)}.")
+    content = kinds[task] if task else _recognised(data)
+    return Subject(data, content, None, Model(reference=model) if model else None)
+
+
+def _recognised(data: Data) -> str:
+    """The kind of content whose columns are all there."""
+    table = read_records(data.train, "train", data.encoding)
+    reasons = []
+    for kind in _TASKS:
+        try:
+            READERS[kind].choose(table.columns, {})
+        except ValueError as error:
+            reasons.append(f"{_TASKS[kind]}: {error}")
+        else:
+            return kind
+    raise DataError(f"{table.source} is of no known form. As " + " As ".join(reasons))
+
+
+def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> tuple[Splits, Audit]:
+    """All checks; with `labels_too` also which labels are probably wrong, which loads the model.
+
+    Raises:
+        DataError: the data cannot be used at all.
+        ModelError: the model cannot be used.
+    """
+    seed = subject.recipe.seed if subject.recipe else 0
+    splits = subject.data.load(subject.content_kind, seed)
+    rows = [row for part in (splits.train, splits.valid, splits.test) for row in part.rows]
+    tokens, limit = None, None
+    if subject.model is not None and not subject.model.reference.startswith("run:"):
+        located = locate(subject.model)
+        weights = hashed(located) if located.packed else None
+        folder = weights.folder if weights else located.folder
+        if (folder / "tokenizer.json").is_file():
+            tokens = token_facts(folder, [text_of(row) for row in rows])
+            limit = _LIMIT[subject.content_kind]
+            if subject.recipe is not None:
+                limit = getattr(subject.recipe.task, "max_length", None) or limit
+    found = None
+    if labels_too and subject.content_kind == "labelled":
+        found = suspicious_rows(subject, splits, runs, seed)
+    return splits, audit(splits, subject.content_kind, tokens, limit, found)
+
+
+def suspicious_rows(subject: Subject, splits: Splits, runs: Path, seed: int) -> list[tuple[Row, str, float]]:
+    """Rows of all splits whose label a classifier on frozen features, fitted without them, does not believe."""
+    recipe = subject.recipe or Recipe(
+        task="classify_text",
+        method="probe",
+        data=subject.data,
+        model=subject.model or Model(reference="bundled:minilm"),
+    )
+    rows = [row for part in (splits.train, splits.valid, splits.test) for row in part.rows]
+    features_ND = base_features(recipe, runs, splits.train, rows)
+    if features_ND is None:
+        return []
+    labels = sorted({row.content.label for row in splits.train.rows})
+    label_N = np.array([labels.index(row.content.label) for row in rows])
+    p_NC = out_of_fold(features_ND, label_N, [row.content.key() for row in rows], seed)
+    return [(rows[s.row], labels[s.suggested], s.suggested_confidence) for s in suspects(p_NC, label_N)]
