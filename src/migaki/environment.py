@@ -77,8 +77,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": memory,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "cuda": torch.version.cuda,
+        "device": f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else "cpu",
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "installed": _installed(),
     }

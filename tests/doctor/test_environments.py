@@ -24,7 +24,6 @@ THEN = {
     "cores": 2,
     "memory_bytes": 8,
     "device": "cpu",
-    "cuda": None,
     "installed": {"torch": "2.13.0+cpu", "rich": "14.0", "numpy": "2.4.1", "pip": "26.0", "migaki": "0.1.0"},
 }
 

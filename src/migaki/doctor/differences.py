@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 __all__ = ["Difference", "differences"]
 
-_FIGURES = ("cpu", "threads", "device", "cuda")
+_FIGURES = ("cpu", "threads", "device")
 """Another order of additions: the same run again ends with other last digits."""
 _COST = ("cores", "memory_bytes")
 _BEHAVIOUR = ("migaki", "python")

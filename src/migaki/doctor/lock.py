@@ -62,7 +62,7 @@ def requirements(run: str, installed: Mapping[str, str]) -> str:
 def dockerfile(run: str, environment: Mapping[str, Any]) -> str:
     """An image in which `migaki train` repeats the run."""
     python = ".".join(str(environment["python"]).split(".")[:2])
-    gpu = f" (the run used {environment['device']}: docker run --gpus all)" if environment.get("cuda") else ""
+    gpu = f" (the run used {environment['device']}: docker run --gpus all)" if environment["device"] != "cpu" else ""
     return f"""# Repeats run {run}{gpu}.
 #   pip wheel --no-deps --wheel-dir . PATH-OF-MIGAKI     migaki {environment["migaki"]}, as a wheel beside this file
 #   docker build -t migaki-{run.split("-")[0]} .
