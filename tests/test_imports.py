@@ -28,7 +28,7 @@ LAYERS = [
     {"recipe"},
     {"generality", "run", "unfinished"},
     {"audit", "doctor", "pipeline", "todo", "trial"},
-    {"comparison"},
+    {"choosing", "comparison"},
     {"cli"},
     {"__main__", "migaki"},
 ]

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,27 @@ def _parser() -> argparse.ArgumentParser:
     show = look("show", _data_show, "print rows as the model will see them, targets marked")
     recipe(show)
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
+    choose = verb(
+        "choose",
+        _choose,
+        "rank pretrained models for your data and this machine, with cost and licence",
+        json_output=True,
+    )
+    choose.add_argument("--data", metavar="FILE", required=True, help="rows to train on, or a recipe")
+    choose.add_argument("--task", metavar="TASK", help="classify_text or generate, where the columns do not tell")
+    choose.add_argument(
+        "--minutes", type=_minutes, default=60.0, metavar="M", help="that one training may take (default: 60)"
+    )
+    choose.add_argument(
+        "--memory", type=_gigabytes, metavar="G", help="GiB that it may use (default: what this machine has)"
+    )
+    choose.add_argument(
+        "--cards", metavar="PATH", type=Path, help="a YAML file, or a folder of them, with cards of your own models"
+    )
+    choose.add_argument(
+        "--probe", action="store_true", help="measure frozen features of the models at hand, about a minute"
+    )
+    choose.add_argument("--all", action="store_true", help="also those that do not fit or do not speak the language")
     doctor = verb("doctor", _doctor, "look at this machine, and say how to mend what is wrong", json_output=True)
     doctor.add_argument("--run", metavar="RUN", help="what differs from the environment of this run")
     lock = verb("lock", _lock, "write requirements and a Dockerfile that make a run's environment again", run=True)
@@ -165,6 +186,16 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows above 0")
     return int(text[:9])
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB above 0")
+    return value
 
 
 def _minutes(text: str) -> float:
@@ -260,7 +291,7 @@ def _print_methods(facts: dict[str, Any]) -> None:
         print(f"it would be {flip['method']} with about {flip['rows']} train rows{each}, by the validation rows")
 
 
-def _interval_text(m: dict[str, Any]) -> str:
+def _interval_text(m: Mapping[str, Any]) -> str:
     return f"{m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
 
 
@@ -517,6 +548,37 @@ def _data_show(arguments: argparse.Namespace) -> None:
         row = example.row
         text = "".join(f"{start}{piece}{end}" if target else piece for piece, target in learner.marked(example))
         print(f"\n{row.place}: {len(example)} tokens, {example.targets} targets\n{text}")
+
+
+def _choose(arguments: argparse.Namespace) -> None:
+    from migaki.audit.look import subject_of
+    from migaki.choosing import choose
+    from migaki.core.units import bytes_text, count_text, seconds_text
+    from migaki.environment import memory_bytes
+
+    subject = subject_of(arguments.data, task=arguments.task)
+    room = int(arguments.memory * 2**30) if arguments.memory else memory_bytes()[0]
+    found = choose(subject, minutes=arguments.minutes, memory_bytes=room, cards=arguments.cards, probe=arguments.probe)
+    print(f"language by script: {found.language}; {arguments.minutes:g} minutes, {bytes_text(room)}")
+    shown = [
+        c for c in found.candidates if arguments.all or (c.card.speaks(found.language) and not all(c.fits.values()))
+    ]
+    for candidate in shown:
+        card = candidate.card
+        print(f"\n{card.reference}  {card.title}, {count_text(card.parameters)} parameters, {card.licence}")
+        print(f"  {candidate.reason}")
+        if candidate.probed:
+            print(
+                f"  frozen features reach {_interval_text(candidate.probed)} (unseen fifths of {candidate.probed['n']:.0f} rows)"
+            )
+        for one in candidate.estimates:
+            stands = f"; {candidate.fits[one.method]}" if candidate.fits[one.method] else ""
+            print(f"  {one.method:7} about {seconds_text(one.seconds)}, {bytes_text(one.peak_bytes)}{stands}")
+    hidden = len(found.candidates) - len(shown)
+    if hidden:
+        print(f"\n{hidden} more do not fit or do not speak the language; --all shows them with what would help")
+    if arguments.json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any, TextIO
 
 from migaki.core.units import bytes_text, seconds_text
 
-__all__ = ["LiveMonitor", "Monitor", "PlainMonitor", "forget_peak", "monitor_for", "peak_bytes"]
+__all__ = ["LiveMonitor", "Monitor", "PlainMonitor", "forget_peak", "monitor_for", "peak_bytes", "present_bytes"]
 
 
 def peak_bytes() -> int:
@@ -23,6 +24,15 @@ def peak_bytes() -> int:
                 return 1024 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def present_bytes() -> int:
+    """Memory of this process now; where the system does not tell, the most it has had."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError):
+        return peak_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def forget_peak() -> None:

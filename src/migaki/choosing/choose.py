@@ -1,0 +1,200 @@
+"""Candidates for a user's rows, the sensible ones first, each with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from migaki.audit.audit import text_of
+from migaki.audit.look import Subject
+from migaki.choosing.cards import ModelCard, model_cards
+from migaki.choosing.estimate import METHODS, Estimate, Work, estimate
+from migaki.core.errors import ModelError
+from migaki.core.types import Splits
+from migaki.evaluation.slices import script_of
+from migaki.models import Model, locate
+
+__all__ = ["Candidate", "Choice", "choose", "language_of"]
+
+_CHARACTERS_A_TOKEN = {"ja": 1.6, "en": 4.2}
+"""Where no tokenizer is at hand. Measured with those of e5-small on SIB-200 in Japanese and of MiniLM in English."""
+_LATIN_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model and what it would cost."""
+
+    card: ModelCard
+    at_hand: bool
+    estimates: tuple[Estimate, ...]
+    fits: Mapping[str, str]
+    """Of each method: "" where it fits into memory and time, else what stands in the way and what would help."""
+    reason: str
+    probed: Mapping[str, float] | None = None
+    """Accuracy of a classifier on its frozen features, with its interval, where that was asked for."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.card.reference,
+            "title": self.card.title,
+            "licence": self.card.licence,
+            "languages": list(self.card.languages),
+            "parameters": self.card.parameters,
+            "at_hand": self.at_hand,
+            "methods": {
+                e.method: {**asdict(e), "fits": not self.fits[e.method], "help": self.fits[e.method]}
+                for e in self.estimates
+            },
+            "reason": self.reason,
+            "probe": dict(self.probed) if self.probed else None,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All candidates in order, and by what they were ordered."""
+
+    language: str
+    candidates: tuple[Candidate, ...]
+    minutes: float
+    memory_bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "language": self.language,
+            "minutes": self.minutes,
+            "memory_bytes": self.memory_bytes,
+            "candidates": [c.as_json() for c in self.candidates],
+        }
+
+
+def language_of(texts: Sequence[str]) -> str:
+    """`ja` where most texts hold Japanese letters, else `en`: a rule by script, which cannot tell English from French.
+
+    >>> language_of(["こんにちは", "Windows が起動しない", "hello"])
+    'ja'
+    """
+    scripts = Counter(script_of(text) for text in texts)
+    return "ja" if scripts["japanese"] + scripts["mixed"] >= _LATIN_SHARE * len(texts) else "en"
+
+
+def choose(
+    subject: Subject,
+    *,
+    minutes: float,
+    memory_bytes: int,
+    cards: Path | None = None,
+    probe: bool = False,
+) -> Choice:
+    """Rank the models of all cards for these rows.
+
+    First come models that speak the language and fit; those at hand before those of the hub, and among each the larger
+    ones, which know more, as long as a run stays within the minutes. With `probe` the models at hand are ordered by
+    what a classifier on their frozen features reaches.
+
+    Args:
+        subject: the rows.
+        minutes: that one training may take.
+        memory_bytes: that it may use.
+        cards: a file or folder with cards of the user.
+        probe: whether to measure the models at hand.
+    Raises:
+        DataError: the rows cannot be used.
+        UsageError: the cards cannot be used.
+    """
+    task = {"labelled": "classify_text", "conversation": "generate"}[subject.content_kind]
+    known = [card for card in model_cards(cards) if task in card.tasks]
+    splits = subject.data.load(subject.content_kind, subject.recipe.seed if subject.recipe else 0)
+    texts = [
+        text_of(row) if task == "classify_text" else "\n".join(t.content for t in row.content.turns)
+        for row in splits.train.rows
+    ]
+    language = language_of(texts)
+    work = _work(splits, texts, language, subject)
+    import transformers.modeling_utils  # noqa: F401 - a training has it loaded, and its memory counts
+
+    from migaki.choosing.speed import measured_speed
+    from migaki.training.monitor import present_bytes
+
+    process_bytes = present_bytes()
+    found = []
+    for card in known:
+        speed = measured_speed(card)
+        methods = METHODS if task == "classify_text" else METHODS[1:]
+        estimates = tuple(estimate(card, method, work, speed, process_bytes) for method in methods)
+        fits: dict[str, str] = {e.method: _obstacle(e, minutes, memory_bytes) for e in estimates}
+        found.append(Candidate(card, _at_hand(card), estimates, fits, ""))
+    found = [Candidate(c.card, c.at_hand, c.estimates, c.fits, _reason(c, language)) for c in found]
+    found.sort(key=lambda c: _rank(c, language))
+    if probe and task == "classify_text":
+        from migaki.choosing.probing import probed
+
+        found = probed(found, splits)
+    return Choice(language, tuple(found), minutes, memory_bytes)
+
+
+def _work(splits: Splits, texts: Sequence[str], language: str, subject: Subject) -> Work:
+    lengths = [len(text) / _CHARACTERS_A_TOKEN[language] + 2 for text in texts]
+    limit = 512 if subject.content_kind == "labelled" else 1024
+    lengths = [min(n, limit) for n in lengths]
+    labels = len({row.content.stratum() for row in splits.train.rows})
+    settings = subject.recipe.training if subject.recipe else None
+    return Work(
+        len(splits.train),
+        len(splits.valid),
+        sum(lengths) / len(lengths),
+        int(max(lengths)),
+        settings.epochs if settings else 3,
+        settings.batch_size if settings else 16,
+        labels,
+    )
+
+
+def _at_hand(card: ModelCard) -> bool:
+    if card.reference.startswith("hf:"):
+        return False
+    try:
+        locate(Model(reference=card.reference))
+    except ModelError:
+        return False
+    return True
+
+
+def _obstacle(found: Estimate, minutes: float, memory_bytes: int) -> str:
+    if found.peak_bytes > memory_bytes:
+        lighter = {"full": "lora", "lora": "frozen", "frozen": "probe"}.get(found.method)
+        helped = f"try {lighter}" if lighter else "take a smaller model"
+        return f"needs {found.peak_bytes / 2**30:.1f} of {memory_bytes / 2**30:.1f} GiB: {helped}, shorter texts, or training.batch_size: 8"
+    if found.seconds > 60 * minutes:
+        return f"takes {found.seconds / 60:.0f} of {minutes:.0f} minutes: fewer epochs, fewer rows, or a lighter method"
+    return ""
+
+
+def _rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
+    card = candidate.card
+    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
+    first_language = card.languages[0] == language or card.languages == ["multi"]
+    return (
+        not card.speaks(language),
+        not fitting,
+        not candidate.at_hand,
+        not first_language,
+        -len(fitting),
+        -card.parameters,
+    )
+
+
+def _reason(candidate: Candidate, language: str) -> str:
+    card = candidate.card
+    names = {"ja": "Japanese", "en": "English"}
+    words = [f"speaks {names[language]}" if card.speaks(language) else f"does not speak {names[language]}"]
+    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
+    words.append(f"fits by {', '.join(fitting)}" if fitting else "does not fit")
+    words.append(
+        "at hand" if candidate.at_hand else "to be fetched" if card.reference.startswith("bundled:") else "from the hub"
+    )
+    return "; ".join(words)

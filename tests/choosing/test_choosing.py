@@ -1,0 +1,194 @@
+"""Models for rows and a machine: cards that are true, estimates by hand, an order with reasons."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from migaki.audit.look import subject_of
+from migaki.choosing import choose, model_cards
+from migaki.choosing.choose import language_of
+from migaki.choosing.estimate import Work, estimate, trained_parameters
+from migaki.choosing.probing import sample
+from migaki.choosing.speed import Speed, measured_speed
+from migaki.cli import main
+from migaki.core.errors import UsageError
+from migaki.core.types import Labelled, Place, Row
+from tiny import labelled_rows
+
+CARDS = {card.reference: card for card in model_cards()}
+SPEED = Speed(1e-6, 2e-6, 3e-6, 1e-9, "float32")
+WORK = Work(train_rows=320, judged_rows=40, mean_tokens=50.0, longest_tokens=100, epochs=2, batch_size=16, labels=5)
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=lambda card: card.reference)
+def test_the_shapes_of_a_card_add_up_to_the_parameters_that_its_publisher_states(card):
+    assert card.parameters / 1e6 == pytest.approx(card.millions, rel=0.02)
+    assert card.licence
+
+
+def test_a_card_that_is_at_hand_tells_what_the_model_itself_tells():
+    from migaki.models import Model, locate
+    from migaki.models.base import load_base
+
+    card = CARDS["bundled:minilm"]
+    base = load_base(locate(Model(reference=card.reference)), "encoder")
+    config = base.model.config
+    assert (card.layers, card.hidden, card.inner) == (
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+    )
+    assert (card.vocabulary, card.context) == (config.vocab_size, config.max_position_embeddings)
+    linear = {tuple(p.shape) for n, p in base.model.named_parameters() if p.ndim == 2 and ".layer." in n}
+    assert set(card.linear_shapes) == linear
+
+
+def test_the_cost_of_full_fine_tuning_is_worked_out_by_hand():
+    card = CARDS["bundled:minilm"]
+    found = estimate(card, "full", WORK, SPEED, 1000)
+    # 6 blocks of 4 x 384^2 + 2 x 384 x 1536 weights and 30522 word vectors of 384, and a head of 385 x 5.
+    matrices = 6 * (4 * 384**2 + 2 * 384 * 1536) + 30522 * 384
+    assert found.trained == matrices + 385 * 5
+    # Weights 4 bytes, gradient and two means 12 for what is trained; 16 rows of 50 tokens are computed at once.
+    assert found.peak_bytes == 1000 + 4 * matrices + 12 * found.trained + 800 * 4 * (10 * 384 + 3 * 1536) * 6
+    # 2 epochs of 320 rows, 3 looks at 40 rows, 40 steps of AdamW.
+    seconds = (2 * 320 * 50 * 3e-6 + 3 * 40 * 50 * 1e-6) * 6 + 40 * found.trained * 1e-9
+    assert found.seconds == pytest.approx(seconds)
+
+
+def test_methods_cost_less_the_less_they_train():
+    card = CARDS["bundled:minilm"]
+    full, lora, frozen, probe = (estimate(card, kind, WORK, SPEED, 0) for kind in ("full", "lora", "frozen", "probe"))
+    assert full.trained > frozen.trained > probe.trained
+    assert full.peak_bytes > lora.peak_bytes > probe.peak_bytes
+    assert full.seconds > lora.seconds > frozen.seconds > probe.seconds
+
+
+def test_lora_trains_as_many_parameters_as_the_method_itself(tiny_encoder):
+    """Rank 8 beside every matrix of every block: 8 x (out + in) each."""
+    from migaki.models import Model, locate
+    from migaki.models.base import load_base
+    from migaki.recipe import Recipe
+
+    recipe = Recipe(task="classify_text", method="lora", data={"train": labelled_rows()}, model="bundled:minilm")
+    train = recipe.data.load("labelled", 0).train
+    base = load_base(locate(Model(reference="bundled:minilm")), "encoder")
+    learner = recipe.method.prepare(base, recipe.task, train, 0)
+    assert trained_parameters(CARDS["bundled:minilm"], "lora", len(learner.labels)) == learner.parameter_counts()[0]
+
+
+def test_the_speed_of_a_block_is_measured_in_order():
+    found = measured_speed(CARDS["bundled:minilm"])
+    assert 0 < found.forward_s < found.trained_s
+    assert found.through_s > 0
+    assert found.update_s > 0
+
+
+def rows_in(tmp_path, texts):
+    path = tmp_path / "mine.csv"
+    lines = ["text,label", *(f"{text} {i},{'ab'[i % 2]}" for i, text in enumerate(texts))]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def test_japanese_rows_are_answered_with_models_that_speak_japanese(tmp_path, monkeypatch):
+    monkeypatch.setattr("migaki.choosing.speed.measured_speed", lambda card: SPEED)
+    path = rows_in(tmp_path, ["プリンターが動きません", "請求書の宛名を変えたい"] * 20)
+    found = choose(subject_of(path), minutes=60, memory_bytes=16 << 30)
+    assert found.language == "ja"
+    first = found.candidates[0].card
+    assert first.speaks("ja")
+    order = [c.card.speaks("ja") for c in found.candidates]
+    assert order == sorted(order, reverse=True)
+    assert all("does not speak Japanese" in c.reason for c in found.candidates if not c.card.speaks("ja"))
+    assert {c.card.tasks[0] for c in found.candidates} == {"classify_text"}
+
+
+def test_what_does_not_fit_says_what_would_make_it_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("migaki.choosing.speed.measured_speed", lambda card: SPEED)
+    path = rows_in(tmp_path, ["my screen is black"] * 40)
+    small = choose(subject_of(path), minutes=60, memory_bytes=2 << 30)
+    large = next(c for c in small.candidates if c.card.reference == "hf:intfloat/multilingual-e5-large")
+    assert large.fits["full"].endswith("try lora, shorter texts, or training.batch_size: 8")
+    hurried = choose(subject_of(path), minutes=1e-6, memory_bytes=64 << 30)
+    assert all("fewer epochs" in c.fits["full"] for c in hurried.candidates)
+
+
+def test_a_conversation_is_answered_with_chat_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("migaki.choosing.speed.measured_speed", lambda card: SPEED)
+    path = tmp_path / "chats.jsonl"
+    rows = [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = choose(subject_of(str(path)), minutes=600, memory_bytes=64 << 30)
+    assert found.candidates[0].card.reference == "bundled:smollm2"
+    assert {e.method for e in found.candidates[0].estimates} == {"frozen", "lora", "full"}
+
+
+def test_a_probe_orders_the_models_at_hand_by_what_their_features_reach(tmp_path, monkeypatch, tiny_encoder):
+    """A random tiny model against MiniLM, on texts whose words differ but whose meaning does not."""
+    monkeypatch.setattr("migaki.choosing.speed.measured_speed", lambda card: SPEED)
+    card = tmp_path / "tiny.yaml"
+    card.write_text(
+        f"- {{reference: {tiny_encoder}, title: Tiny, family: bert, tasks: [classify_text], millions: 0.02, layers: 2, hidden: 32, "
+        "inner: 64, heads: 2, vocabulary: 64, context: 64, languages: [en], licence: Apache-2.0}\n"
+    )
+    path = rows_in(tmp_path, ["the printer does not print", "where is my parcel"] * 30)
+    found = choose(subject_of(path), minutes=60, memory_bytes=16 << 30, cards=card, probe=True)
+    at_hand = [c for c in found.candidates if c.at_hand]
+    assert {str(tiny_encoder), "bundled:minilm"} <= {c.card.reference for c in at_hand}
+    values = [c.probed["value"] for c in at_hand]
+    assert values == sorted(values, reverse=True)
+    assert (
+        found.candidates[0].probed["low"] <= found.candidates[0].probed["value"] <= found.candidates[0].probed["high"]
+    )
+
+
+def test_a_sample_keeps_the_share_of_each_label_and_at_least_two_rows():
+    rows = [Row(Place("x", i), Labelled(f"text {i}", "rare" if i < 2 else "ab"[i % 2])) for i in range(402)]
+    found = sample(rows, 100)
+    counts = {label: sum(row.content.label == label for row in found) for label in ("rare", "a", "b")}
+    assert counts["rare"] == 2
+    assert abs(counts["a"] - 50) <= 1
+    assert {row.content.text for row in sample(rows[::-1], 100)} == {row.content.text for row in found}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cards: 1\n", "is not a list of cards"),
+        ("- {reference: a}\n", r"cards\.yaml:1: title"),
+        (f"- {CARDS['bundled:minilm'].model_dump_json()}\n- {{reference: x, layers: no}}\n", r"cards\.yaml:2: "),
+    ],
+)
+def test_a_card_that_cannot_be_used_is_named_with_its_line(tmp_path, text, words):
+    path = tmp_path / "cards.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        model_cards(path)
+
+
+def test_a_card_of_the_user_replaces_the_one_that_came_with_migaki(tmp_path):
+    card = CARDS["bundled:minilm"].model_copy(update={"title": "Ours"})
+    (tmp_path / "a.yaml").write_text(f"- {card.model_dump_json()}\n", encoding="utf-8")
+    found = {c.reference: c for c in model_cards(tmp_path)}
+    assert found["bundled:minilm"].title == "Ours"
+    assert len(found) == len(CARDS)
+
+
+def test_a_language_is_told_by_its_letters():
+    assert language_of(["hello", "bonjour"]) == "en"
+    assert language_of(["画面が真っ暗", "Windowsの更新", "hi"]) == "ja"
+
+
+def test_the_command_ends_with_one_json_object(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("migaki.choosing.speed.measured_speed", lambda card: SPEED)
+    path = rows_in(tmp_path, ["my screen is black"] * 40)
+    assert main(["choose", "--data", path, "--minutes", "30", "--memory", "8", "--json"]) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    said = json.loads(last)
+    assert said["language"] == "en"
+    assert said["candidates"][0]["model"] == "bundled:minilm"
+    assert any("Apache-2.0" in line for line in shown)
+    assert {"peak_bytes", "seconds", "fits"} <= said["candidates"][0]["methods"]["full"].keys()
