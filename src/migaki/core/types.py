@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 __all__ = [
     "Ability",
@@ -18,11 +18,15 @@ __all__ = [
     "Finding",
     "Labelled",
     "Measure",
+    "MultiLabelled",
     "Place",
     "Prediction",
     "Record",
     "Row",
+    "Several",
+    "Span",
     "Splits",
+    "Tagged",
     "Turn",
     "ended",
     "shorten",
@@ -88,24 +92,121 @@ class Content(Protocol):
         ...
 
 
+@runtime_checkable
+class Several(Protocol):
+    """Content with any number of labels, so that it has no stratum; rows are balanced label by label instead."""
+
+    def names(self) -> frozenset[str]:
+        """Every label that stands in it once or more often."""
+        ...
+
+
+def _both(text: str, pair: str | None) -> str:
+    return text if pair is None else f"{text}\n{pair}"
+
+
+def _pair_key(text: str, pair: str | None) -> str:
+    # A separator that no text holds: ("a", "b c") and ("a b", "c") are no copies of one another.
+    return text if pair is None else f"{text}\x1f{pair}"
+
+
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A text and its label; the label is None for a row that is only to be predicted."""
+    """A text, or a pair of them, and its label; the label is None for a row that is only to be predicted."""
 
     text: str
     label: str | None
+    pair: str | None = None
+    """The second text, where it is the two together that have the label: premise and hypothesis, question and answer."""
+
+    @property
+    def both(self) -> str:
+        """The text, with the second one below it."""
+        return _both(self.text, self.pair)
 
     def key(self) -> str:
-        return self.text
+        return _pair_key(self.text, self.pair)
 
     def stratum(self) -> str | None:
         return self.label
 
     def as_json(self) -> dict[str, Any]:
-        return {"text": self.text, "label": self.label}
+        # Without a second text as ever: hashes of earlier runs stay.
+        second = {} if self.pair is None else {"text_pair": self.pair}
+        return {"text": self.text, **second, "label": self.label}
 
     def mapped(self, change: Callable[[str], str]) -> Labelled:
-        return Labelled(change(self.text), self.label)
+        return Labelled(change(self.text), self.label, None if self.pair is None else change(self.pair))
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelled:
+    """A text, or a pair of them, and all labels that are right for it, sorted; none may be. None where it is not known."""
+
+    text: str
+    labels: tuple[str, ...] | None
+    pair: str | None = None
+
+    @property
+    def both(self) -> str:
+        """The text, with the second one below it."""
+        return _both(self.text, self.pair)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self.labels or ())
+
+    def key(self) -> str:
+        return _pair_key(self.text, self.pair)
+
+    def stratum(self) -> str | None:
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        second = {} if self.pair is None else {"text_pair": self.pair}
+        return {"text": self.text, **second, "labels": None if self.labels is None else list(self.labels)}
+
+    def mapped(self, change: Callable[[str], str]) -> MultiLabelled:
+        return MultiLabelled(change(self.text), self.labels, None if self.pair is None else change(self.pair))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A named part of a text: from character `start` up to, not including, `end`, counted in code points from 0."""
+
+    start: int
+    end: int
+    label: str
+    confidence: float | None = field(default=None, compare=False)
+    """Of a predicted one: the geometric mean of the probabilities of its tokens' tags (0..1)."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"start": self.start, "end": self.end, "label": self.label}
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A text and its named parts in order, none over another; None where they are not known."""
+
+    text: str
+    spans: tuple[Span, ...] | None
+
+    def names(self) -> frozenset[str]:
+        return frozenset(span.label for span in self.spans or ())
+
+    def key(self) -> str:
+        return self.text
+
+    def stratum(self) -> str | None:
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"text": self.text, "spans": None if self.spans is None else [span.as_json() for span in self.spans]}
+
+    def mapped(self, change: Callable[[str], str]) -> Tagged:
+        text = change(self.text)
+        # A reader of spans refuses data.clean, so nothing is ever changed here.
+        assert text == self.text, "spans are counted in the characters of the text as it is"
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +266,8 @@ class Row:
 
     place: Place
     content: Any
-    """What the task read: `Labelled`, `Conversation`, or the type of a task from a plug-in (a `Content`); of general
-    questions a `Choice`."""
+    """What the task read: `Labelled`, `MultiLabelled`, `Tagged`, `Conversation`, or the type of a task from a plug-in (a
+    `Content`); of general questions a `Choice`."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +342,14 @@ class Prediction:
     found_at: int | None = None
     """Of methods that look up: at which rank the first right one stands, 0 where none of the first ten is; None where it
     is not known what would be right."""
+    pair: str | None = None
+    """The second text of a pair, where there is one."""
+    labels: tuple[str, ...] = ()
+    """Where a text may have several labels: those of `output`, which holds them as JSON."""
+    spans: tuple[Span, ...] = ()
+    """Where parts of the text are named: those of `output`, which holds them as JSON."""
+    part: tuple[float, float] | None = None
+    """Where the task's main figure is a ratio of sums over the rows (F1): what the row adds above and below its line."""
 
 
 @dataclass(frozen=True, slots=True)
