@@ -273,18 +273,27 @@ class FlatDecoder:
         settings = {"dropout_p": dropout, "scale": scale, "enable_gqa": self.n_heads != self.n_groups}
         if not shared:
             # Padding stands behind every row, and causal attention never looks there: no mask is needed.
-            rows_BHTE = F.scaled_dot_product_attention(q, k, v, is_causal=True, **settings)
+            rows_BHTE = _attention(q, k, v, is_causal=True, **settings)
             return line.gathered(rows_BHTE.transpose(1, 2)).flatten(1)
         k_S, v_S = (x[:shared].transpose(0, 1)[None] for x in (k_NGE, v_NGE))
-        prefix_1HSE = F.scaled_dot_product_attention(
+        prefix_1HSE = _attention(
             q_NHE[:shared].transpose(0, 1)[None], k_S, v_S, is_causal=True, **settings
         )
         n_rows, width = q.shape[0], q.shape[2]
         k, v = (torch.cat([part.expand(n_rows, -1, -1, -1), own], 2) for part, own in ((k_S, k), (v_S, v)))
         mask = torch.ones(width, shared + width, dtype=torch.bool, device=q.device).tril(shared)
-        rows_BHTE = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **settings)
+        rows_BHTE = _attention(q, k, v, attn_mask=mask, **settings)
         rows_NX = line.gathered(rows_BHTE.transpose(1, 2)).flatten(1)
         return torch.cat([prefix_1HSE[0].transpose(0, 1).flatten(1), rows_NX])
+
+
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """softmax(q k') v. On a processor always in float32: there the backward pass in a narrower format takes three times as
+    long, whatever units the processor has for products of matrices."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, **settings)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **settings)
 
 
 def _rotate(x_NHE: torch.Tensor, cos_NE: torch.Tensor, sin_NE: torch.Tensor) -> torch.Tensor:
@@ -349,7 +358,7 @@ class FlatEncoder:
             seen_ND = _seen_by_one(own, own.query(h_ND).view(shape), h_BTD, padding)
         else:
             q, k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.query, own.key, own.value))
-            seen_BHTE = F.scaled_dot_product_attention(
+            seen_BHTE = _attention(
                 q, k, v, attn_mask=padding, dropout_p=own.dropout.p if own.training else 0.0, scale=own.scaling
             )
             seen_ND = line.gathered(seen_BHTE.transpose(1, 2)).flatten(1)
