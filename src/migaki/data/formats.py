@@ -10,6 +10,20 @@ from typing import Any, Protocol
 from migaki.core.codec import nearest
 from migaki.core.parts import Reader
 from migaki.core.types import Conversation, Labelled, Turn, shorten
+from migaki.data.columns import (
+    TEXT_ROLES,
+    check_named,
+    guess,
+    label_of,
+    listed,
+    need_roles,
+    paired,
+    sound,
+    text_in,
+    texts_in,
+)
+from migaki.data.several import SeveralReader
+from migaki.data.spans import SpanReader
 
 __all__ = ["READERS", "RecordReader"]
 
@@ -28,13 +42,10 @@ class RecordReader(Reader, Protocol):
 
 
 class _LabelledReader:
-    """A text and one label."""
+    """A text, or a pair of texts, and one label."""
 
     roles: Mapping[str, Sequence[str]] = {
-        "text": (
-            *("text", "sentence", "content", "message", "utterance", "query", "question", "input", "body", "review"),
-            *("本文", "テキスト", "文章", "文", "内容", "質問"),
-        ),
+        **TEXT_ROLES,
         "label": (
             *("label", "labels", "category", "class", "intent", "topic", "target", "tag"),
             *("ラベル", "カテゴリ", "カテゴリー", "分類", "種別"),
@@ -43,39 +54,27 @@ class _LabelledReader:
     targets: Sequence[str] = ("label",)
 
     def choose(self, names: Sequence[str], named: Mapping[str, str], need_target: bool = True) -> dict[str, str]:
-        _check_named(names, named, self.roles)
-        found = _guess(names, named, self.roles)
-        for role in ("text", "label") if need_target else ("text",):
-            if role not in found:
-                raise ValueError(
-                    f"no column looks like the {role}; the columns are {_listed(names)}. "
-                    f"Say which: data.{role}: COLUMN."
-                )
+        check_named(names, named, self.roles)
+        found = paired(names, guess(names, named, self.roles))
+        need_roles(names, found, ("text", "label") if need_target else ("text",))
         return found
 
     def __call__(self, values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> Labelled:
-        text = _text(values, columns["text"], "text")
-        if text is None:
-            raise ValueError(f"the text in column {columns['text']!r} is empty; fill it in or remove the row")
+        text, pair = texts_in(values, columns)
         label = self._label(values, columns["label"]) if "label" in columns else None
         if label is None and need_target:
             raise ValueError(f"the label in column {columns['label']!r} is empty; fill it in or remove the row")
-        return Labelled(text, label)
+        return Labelled(text, label, pair)
 
     @staticmethod
     def _label(values: Mapping[str, Any], column: str) -> str | None:
         label = values.get(column)
-        if isinstance(label, bool):
-            return str(label).lower()
-        if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
-            return str(int(label))
-        if label is not None and not isinstance(label, str):
+        if isinstance(label, list):
             raise ValueError(
-                f"the label in column {column!r} is {shorten(repr(label))}; a label is a word or a whole number, "
-                "correct or remove the row"
+                f"the label in column {column!r} is the list {shorten(repr(label))}; several labels for one text are "
+                "learned by task: label_text, parts of a text by task: tag_tokens"
             )
-        text = _text(values, column, "label")
-        return text and text.strip()
+        return label_of(label, f"the label in column {column!r}")
 
 
 class _ConversationReader:
@@ -95,27 +94,27 @@ class _ConversationReader:
     targets: Sequence[str] = ("completion",)
 
     def choose(self, names: Sequence[str], named: Mapping[str, str], need_target: bool = True) -> dict[str, str]:
-        _check_named(names, named, self.roles)
+        check_named(names, named, self.roles)
         if "messages" in named and ("prompt" in named or "completion" in named):
             raise ValueError("data.messages and data.prompt or data.completion are named; keep one of the two ways")
         if "prompt" not in named and "completion" not in named:
-            found = _guess(names, named, {role: self.roles[role] for role in ("messages", "system")})
+            found = guess(names, named, {role: self.roles[role] for role in ("messages", "system")})
             if "messages" in found:
                 return found
-        found = _guess(names, named, {role: self.roles[role] for role in ("prompt", "completion", "system")})
+        found = guess(names, named, {role: self.roles[role] for role in ("prompt", "completion", "system")})
         if "prompt" not in found or (need_target and "completion" not in found):
             what = "the answer" if "prompt" in found else "a conversation"
             raise ValueError(
-                f"no column looks like {what}; the columns are {_listed(names)}. "
+                f"no column looks like {what}; the columns are {listed(names)}. "
                 "Say which: data.messages: COLUMN, or data.prompt: COLUMN and data.completion: COLUMN."
             )
         if found["prompt"].lower() == "instruction":
             # Alpaca: the instruction's own `input` is further text of the question.
-            found = _guess(names, found, {"input": ("input", "context")})
+            found = guess(names, found, {"input": ("input", "context")})
         return found
 
     def __call__(self, values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> Conversation:
-        system = _text(values, columns["system"], "system") if "system" in columns else None
+        system = text_in(values, columns["system"], "system") if "system" in columns else None
         if "messages" in columns:
             turns = _messages(values, columns["messages"])
             if system and turns[0].role == "system":
@@ -130,7 +129,7 @@ class _ConversationReader:
     @staticmethod
     def _pair(values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> list[Turn]:
         found = {
-            role: _text(values, columns[role], role) for role in ("prompt", "input", "completion") if role in columns
+            role: text_in(values, columns[role], role) for role in ("prompt", "input", "completion") if role in columns
         }
         for role in ("prompt", "completion") if need_target else ("prompt",):
             if found.get(role) is None:
@@ -140,56 +139,6 @@ class _ConversationReader:
         if completion := found.get("completion"):
             turns.append(Turn("assistant", completion))
         return turns
-
-
-def _check_named(names: Sequence[str], named: Mapping[str, str], roles: Mapping[str, Sequence[str]]) -> None:
-    for role, column in named.items():
-        if role not in roles:
-            wanted = ", ".join(f"data.{name}" for name in roles)
-            raise ValueError(f"data.{role} has no meaning for this task; its columns are named by {wanted}. Remove it.")
-        if column not in names:
-            raise ValueError(f"data.{role} names the column {column!r}, which is not there; {nearest(column, names)}")
-    twice = next((column for column in named.values() if list(named.values()).count(column) > 1), None)
-    if twice is not None:
-        both = " and ".join(f"data.{role}" for role, column in named.items() if column == twice)
-        raise ValueError(f"{both} name the same column {twice!r}; name one column each")
-
-
-def _guess(names: Sequence[str], named: Mapping[str, str], candidates: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """`named` and, for each role still missing, the column under the first of its candidates that is there and free."""
-    found = dict(named)
-    for role, usual in candidates.items():
-        free = {name.lower().strip(): name for name in reversed(names) if name not in found.values()}
-        column = found.get(role) or next((free[name] for name in usual if name in free), None)
-        if column is not None:
-            found[role] = column
-    return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))
-
-
-def _text(values: Mapping[str, Any], column: str, role: str) -> str | None:
-    """The text of a cell exactly as it is, None where there is none or only white space."""
-    value = values.get(column)
-    what = f"the {role} in column {column!r}"
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return _sound(value, what) if value.strip() else None
-    raise ValueError(f"{what} is {shorten(repr(value))}, not a text; correct or remove the row")
-
-
-def _sound(text: str, what: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{what} holds half of a character ({text[error.start]!a}) at position {error.start + 1}, which no "
-            "file can hold; correct or remove the row"
-        ) from None
-    return text
 
 
 def _messages(values: Mapping[str, Any], column: str) -> list[Turn]:
@@ -222,7 +171,7 @@ def _turn(message: Mapping[str, Any], number: int) -> Turn:
         raise ValueError(f"message {number} has the role {shorten(str(said))!r}; {nearest(role, _ROLES)}")
     if not isinstance(content, str) or not content.strip():
         raise ValueError(f"message {number} ({role}) has no text; fill it in or remove the row")
-    return Turn(role, _sound(content, f"message {number} ({role})"))
+    return Turn(role, sound(content, f"message {number} ({role})"))
 
 
 def _check_order(turns: Sequence[Turn], need_target: bool) -> None:
@@ -242,5 +191,10 @@ def _check_order(turns: Sequence[Turn], need_target: bool) -> None:
         )
 
 
-READERS: dict[str, RecordReader] = {"labelled": _LabelledReader(), "conversation": _ConversationReader()}
+READERS: dict[str, RecordReader] = {
+    "labelled": _LabelledReader(),
+    "conversation": _ConversationReader(),
+    "multi_labelled": SeveralReader(),
+    "tagged": SpanReader(),
+}
 """How the rows of each kind of content are read; a task names its kind."""

@@ -33,7 +33,10 @@ from migaki.data.splits import (
 
 __all__ = ["Data", "absolute_path"]
 
-_ROLES = ("text", "label", "prompt", "completion", "messages", "system")
+_ROLES = (
+    *("text", "text_pair", "label", "spans", "tokens", "tags"),
+    *("prompt", "completion", "messages", "system"),
+)
 _LARGEST_SHARE = 0.9
 _EXAMPLES = 5
 
@@ -86,8 +89,17 @@ class Data(Part):
     """A file or list, or the share of the train rows to hold out for the final figures."""
     text: str | None = None
     """Column of the text to classify; guessed where it is left out."""
+    text_pair: str | None = None
+    """Column of a second text that is judged together with the first one (premise and hypothesis, two sentences); guessed
+    where the text's column has a usual partner."""
     label: str | None = None
-    """Column of the label; guessed where it is left out."""
+    """Column of the label, or of the list of labels; guessed where it is left out."""
+    spans: str | None = None
+    """Column with the named parts of a text, a list of {start, end, label}; guessed where it is left out."""
+    tokens: str | None = None
+    """Column with the list of tokens of a text, beside one of their tags; guessed where it is left out."""
+    tags: str | None = None
+    """Column with the list of tags (B-NAME, I-NAME, O), one a token; guessed where it is left out."""
     prompt: str | None = None
     """Column of the question or instruction; guessed where it is left out."""
     completion: str | None = None
@@ -229,6 +241,11 @@ class Data(Part):
     def _read(self, source: Source, name: str, content_kind: str, need_target: bool = True) -> _Read:
         table = read_records(source, name, self.encoding)
         reader = READERS[content_kind]
+        if self.clean and getattr(reader, "counts_characters", False):
+            raise DataError(
+                "data.clean changes texts, but this task counts the characters in which the named parts lie, so they would move. "
+                "Clean the file before its parts are named, and leave data.clean out."
+            )
         named = {role: column for role in _ROLES if (column := getattr(self, role)) is not None}
         if not need_target:
             optional = reader.targets if isinstance(source, str) else _ROLES
@@ -247,6 +264,8 @@ class Data(Part):
         cleaned, changes = clean_rows(rows, self.clean, name)
         refuse_rows(_emptied(rows, cleaned), len(rows))
         findings = changes + _notes(table, {role: col for role, col in columns.items() if role not in named})
+        if remarks := getattr(reader, "remarks", None):
+            findings += remarks(table.records, columns)
         return _Read(Dataset(name, cleaned), table.records, columns, findings)
 
     def _without_rare(

@@ -14,6 +14,7 @@ from typing import Any
 from migaki.core.codec import nearest
 from migaki.core.errors import DataError
 from migaki.core.types import Place, Record, shorten
+from migaki.data.conll import CONLL_ENDINGS, conll_sentences
 from migaki.data.demo import demo_records
 from migaki.data.encodings import decode
 from migaki.data.problems import refuse_rows
@@ -317,6 +318,12 @@ def _parquet(data: bytes, source: str, encoding: str | None) -> Table:
     return Table(source, records, tuple(table.column_names))
 
 
+def _conll(data: bytes, source: str, encoding: str | None) -> Table:
+    text, found = decode(data, source, encoding)
+    records = tuple(Record(Place(source, line), values) for line, values in conll_sentences(text, source))
+    return Table(source, records, _columns(records), found)
+
+
 _READERS: dict[str, Callable[[bytes, str, str | None], Table]] = {
     ".csv": _separated,
     ".tsv": _separated,
@@ -324,5 +331,6 @@ _READERS: dict[str, Callable[[bytes, str, str | None], Table]] = {
     ".ndjson": _jsonl,
     ".json": _json_array,
     ".parquet": _parquet,
+    **dict.fromkeys(CONLL_ENDINGS, _conll),
 }
 _SCHEMES: dict[str, Callable[[str], list[Record]]] = {"demo": demo_records}
