@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_v
 
 from migaki.core.errors import DataError
 from migaki.core.parts import Part
-from migaki.core.types import Dataset, Finding, Record, Row, Splits
+from migaki.core.types import Dataset, Finding, Record, Row, Several, Splits
 from migaki.data.cleaning import Step, clean_rows
 from migaki.data.corrections import apply_corrections
 from migaki.data.formats import READERS
@@ -273,6 +273,11 @@ class Data(Part):
     ) -> list[Row]:
         """The train rows whose right label is frequent enough; the others leave the given splits too."""
         right = _right(train.rows, corrected)
+        if self.min_rows_per_label > 1 and isinstance(right[0].content, Several):
+            raise DataError(
+                "data.min_rows_per_label leaves out rows of a rare label, but a row of this task may have other labels too. "
+                "Leave it out, and take rare labels out of the file."
+            )
         rare = rare_labels(right, self.min_rows_per_label) - {None}
         if not rare:
             return list(train.rows)
@@ -403,6 +408,15 @@ def _check(splits: Splits, n_rows: int) -> None:
                 f"The {split.name} split is empty: {n_rows} train rows are too few to divide. "
                 f"Give more rows, or a file as data.{split.name}."
             )
+    if isinstance(splits.train.rows[0].content, Several):
+        if not any(row.content.names() for row in splits.train.rows):
+            raise DataError(
+                f"None of the {len(splits.train)} train rows has a label, so there is nothing to learn. Give rows with some "
+                f"(first row: {splits.train.rows[0].place})."
+            )
+        for split in (splits.valid, splits.test):
+            check_labels_known(splits.train, split)
+        return
     labels = {row.content.stratum() for row in splits.train.rows}
     if None in labels:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 from migaki.core.codec import nearest
 from migaki.core.errors import DataError
 from migaki.core.seeds import derive
-from migaki.core.types import Dataset, Finding, Place, Record, Row, shorten
+from migaki.core.types import Dataset, Finding, Place, Record, Row, Several, shorten
+from migaki.data.balance import dealt
 from migaki.data.duplicates import clusters, near_pairs
 from migaki.data.problems import refuse_rows
 
@@ -41,7 +43,7 @@ def split_off(
 
     Rows with an equal key form a group that is never divided. Groups are drawn by a hash of (seed, name, key), so the
     order of the rows in their file has no influence. A label keeps at least one group; where anything can be taken,
-    at least one group is.
+    at least one group is. Rows with any number of labels are balanced label by label, see `dealt`.
 
     Args:
         rows: to divide.
@@ -52,6 +54,9 @@ def split_off(
     """
     key_of = together or _own_key
     groups, strata = _grouped(rows, key_of)
+    if _several(rows):
+        part_of = dealt(groups, [1 - fraction, fraction], seed, f"split {name}", keep_first=True)
+        return _divided(rows, {key for key, part in part_of.items() if part}, key_of)
     divisible = {label: keys for label, keys in strata.items() if len(keys) > 1}
     quotas = _quotas({label: sum(len(groups[key]) for key in keys) for label, keys in divisible.items()}, fraction)
     taken: set[str] = set()
@@ -84,6 +89,9 @@ def fold_off(
             f"data.split.folds is {folds}, but the rows form only {len(groups)} groups that must not be divided. "
             "Take fewer folds."
         )
+    if _several(rows):
+        part_of = dealt(groups, [1 / folds] * folds, seed, "fold")
+        return _divided(rows, {key for key, part in part_of.items() if part == fold}, key_of)
     sizes = [0] * folds
     taken = set()
     for label, keys in sorted(strata.items()):
@@ -227,6 +235,22 @@ def _divided(rows: Sequence[Row], taken: Container[str], key_of: Together) -> tu
     return [row for row in rows if key_of(row) not in taken], [row for row in rows if key_of(row) in taken]
 
 
+def _several(rows: Sequence[Row]) -> bool:
+    return bool(rows) and isinstance(rows[0].content, Several)
+
+
+def _labels(row: Row) -> frozenset[str | None]:
+    """Every label of a row, of whatever kind."""
+    return frozenset(row.content.names() if isinstance(row.content, Several) else [row.content.stratum()])
+
+
+def _answer(row: Row) -> str | None:
+    """What is to be learned from a row, for comparing it with that of another."""
+    if not isinstance(row.content, Several):
+        return row.content.stratum()  # type: ignore[no-any-return]
+    return json.dumps(row.content.as_json(), sort_keys=True)  # type: ignore[attr-defined]
+
+
 def _stratum(row: Row) -> str:
     return row.content.stratum() or ""
 
@@ -273,17 +297,21 @@ def conflicting(rows: Sequence[Row]) -> Finding | None:
     by_key: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_key[row.content.key()].append(row)
-    found = [members for members in by_key.values() if len({m.content.stratum() for m in members}) > 1]
+    found = [members for members in by_key.values() if len({_answer(m) for m in members}) > 1]
     if not found:
         return None
     examples = []
     for members in found[:_EXAMPLES]:
-        first_of_label: dict[str | None, Row] = {}
+        first_of_answer: dict[str | None, Row] = {}
         for member in members:
-            first_of_label.setdefault(member.content.stratum(), member)
-        examples.append(", ".join(f"{row.place} ({label})" for label, row in first_of_label.items()))
+            first_of_answer.setdefault(_answer(member), member)
+        examples.append(", ".join(f"{row.place} ({_listed(row)})" for row in first_of_answer.values()))
     message = f"{len(found)} texts stand under more than one label"
     return Finding("warning", message, len(found), tuple(examples), "Decide on one label for each")
+
+
+def _listed(row: Row) -> str:
+    return ", ".join(sorted(map(str, _labels(row)))) or "none"
 
 
 def check_labels_known(train: Dataset, other: Dataset) -> None:
@@ -292,10 +320,11 @@ def check_labels_known(train: Dataset, other: Dataset) -> None:
     Raises:
         DataError: names the labels and the first rows.
     """
-    known = {row.content.stratum() for row in train.rows}
-    unseen = [row for row in other.rows if row.content.stratum() not in known]
+    known = frozenset().union(*map(_labels, train.rows))
+    unseen = [row for row in other.rows if _labels(row) - known]
     if unseen:
-        labels = ", ".join(repr(label) for label in sorted({str(row.content.stratum()) for row in unseen})[:_EXAMPLES])
+        strange = {str(label) for row in unseen for label in _labels(row) - known}
+        labels = ", ".join(repr(label) for label in sorted(strange)[:_EXAMPLES])
         places = ", ".join(str(row.place) for row in unseen[:_EXAMPLES])
         raise DataError(
             f"{len(unseen)} {other.name} rows have labels that no train row has: {labels} (at {places}). "
