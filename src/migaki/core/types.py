@@ -30,6 +30,8 @@ __all__ = [
     "Turn",
     "ended",
     "shorten",
+    "spans_from_text",
+    "spans_text",
 ]
 
 
@@ -181,6 +183,24 @@ class Span:
 
     def as_json(self) -> dict[str, Any]:
         return {"start": self.start, "end": self.end, "label": self.label}
+
+
+def spans_text(spans: Sequence[Span]) -> str:
+    """Spans as one text, equal for equal spans: JSON.
+
+    >>> spans_text([Span(0, 3, "NAME")])
+    '[{"start": 0, "end": 3, "label": "NAME"}]'
+    """
+    return json.dumps([span.as_json() for span in spans], ensure_ascii=False)
+
+
+def spans_from_text(text: str) -> tuple[Span, ...]:
+    """What `spans_text` wrote.
+
+    >>> spans_from_text(spans_text([Span(0, 3, "NAME")]))[0].label
+    'NAME'
+    """
+    return tuple(Span(**span) for span in json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ from migaki.evaluation.forgetting import ability_change, ability_figure, forgett
 from migaki.evaluation.gain import gain
 from migaki.evaluation.generation import character_f1, generation, generation_scores
 from migaki.evaluation.intervals import bootstrap, wilson
+from migaki.evaluation.multi_label import best_threshold, labelling, labelling_scores
 from migaki.evaluation.slices import accuracy_slices, loss_slices
 from migaki.evaluation.suspicion import out_of_fold, suspects
+from migaki.evaluation.tagging import tagging, tagging_scores
 
 __all__ = [
     "ability_change",
     "ability_figure",
     "accuracy_slices",
+    "best_threshold",
     "bootstrap",
     "calibration",
     "character_f1",
@@ -23,10 +26,14 @@ __all__ = [
     "gain",
     "generation",
     "generation_scores",
+    "labelling",
+    "labelling_scores",
     "loss_slices",
     "measure_generality",
     "out_of_fold",
     "suspects",
+    "tagging",
+    "tagging_scores",
     "temperature_scaling",
     "wilson",
 ]

@@ -14,7 +14,14 @@ from migaki.core.seeds import generator
 from migaki.core.types import Measure, Prediction
 from migaki.evaluation.intervals import RESAMPLES, bootstrap, proportion, resample_weights
 
-__all__ = ["calibration", "calibration_error", "fit_temperature", "temperature_scaling", "tempered"]
+__all__ = [
+    "calibration",
+    "calibration_error",
+    "fit_temperature",
+    "row_calibration",
+    "temperature_scaling",
+    "tempered",
+]
 
 _BINS = 15
 _COLDEST, _HOTTEST = 0.05, 20.0
@@ -34,6 +41,10 @@ def calibration(predictions: Sequence[Prediction], seed: int) -> dict[str, Any] 
     if any(p.confidence is None for p in predictions):
         return None
     confidence_N, hit_N = _confidence_and_hits(predictions)
+    return {"error": calibration_error(confidence_N, hit_N, seed).as_json(), "bins": _diagram(confidence_N, hit_N)}
+
+
+def _diagram(confidence_N: np.ndarray, hit_N: np.ndarray) -> list[dict[str, Any]]:
     bin_N = _bins(confidence_N)
     bins = []
     for b in np.unique(bin_N):
@@ -48,7 +59,31 @@ def calibration(predictions: Sequence[Prediction], seed: int) -> dict[str, Any] 
                 "accuracy": proportion(int(hit_N[inside_N].sum()), n).as_json(),
             }
         )
-    return {"error": calibration_error(confidence_N, hit_N, seed).as_json(), "bins": bins}
+    return bins
+
+
+def row_calibration(probability_NC: np.ndarray, true_NC: np.ndarray, seed: int) -> dict[str, Any]:
+    """The same, in the same form, where each row has a probability for each of several labels.
+
+    Every label of every row is held against whether it is right. The interval is that of `calibration_error`, with rows
+    resampled as a whole; what a calibrated model reaches by chance is drawn with the sum in each bin as normal.
+
+    Args:
+        probability_NC: of each label of each row.
+        true_NC: whether it is right.
+    """
+    n, c = probability_NC.shape
+    bin_NC = _bins(probability_NC)
+    gap_NC = true_NC - probability_NC
+    used = np.unique(bin_NC)
+    gap_NB = np.stack([np.where(bin_NC == b, gap_NC, 0.0).sum(1) for b in used], axis=1)
+    doubt_NC = probability_NC * (1 - probability_NC)
+    spread_B = np.sqrt([doubt_NC[bin_NC == b].sum() for b in used])
+    by_chance_S = np.abs(generator(seed, "calibrated", n).normal(size=(RESAMPLES, len(used))) * spread_B).sum(1)
+    resampled_S = np.abs(resample_weights(n, seed) @ gap_NB).sum(1)
+    value = float(np.abs(gap_NB.sum(0)).sum())
+    error = _measured(value / (n * c), resampled_S / (n * c), by_chance_S / (n * c), n)
+    return {"error": error.as_json(), "bins": _diagram(probability_NC.reshape(-1), true_NC.reshape(-1))}
 
 
 def calibration_error(confidence_N: np.ndarray, hit_N: np.ndarray, seed: int) -> Measure:
@@ -73,9 +108,14 @@ def calibration_error(confidence_N: np.ndarray, hit_N: np.ndarray, seed: int) ->
     gap_N = hit_N - confidence_N
     value = float(np.abs(gap_N @ inside_NB).sum() / n)
     resampled_S = np.abs(resample_weights(n, seed) @ (gap_N[:, None] * inside_NB)).sum(1) / n
-    high_end = float(np.percentile(resampled_S, 97.5))
     drawn_SN = generator(seed, "calibrated", n).random((RESAMPLES, n)) < confidence_N
     by_chance_S = np.abs((drawn_SN - confidence_N) @ inside_NB).sum(1) / n
+    return _measured(value, resampled_S, by_chance_S, n)
+
+
+def _measured(value: float, resampled_S: np.ndarray, by_chance_S: np.ndarray, n: int) -> Measure:
+    """The error with its interval, see `calibration_error`."""
+    high_end = float(np.percentile(resampled_S, 97.5))
     low = 0.0 if value <= np.percentile(by_chance_S, 97.5) else max(2 * value - high_end, 0.0)
     return Measure(value, min(low, value), max(high_end, value), n)
 

@@ -16,9 +16,9 @@ from migaki.evaluation.intervals import bootstrap, percentiles, proportion, resa
 from migaki.evaluation.recall import recall_at
 from migaki.evaluation.slices import accuracy_slices
 
-__all__ = ["classification", "classification_scores"]
+__all__ = ["PAIRS", "class_rates", "classification", "classification_scores", "ratio"]
 
-_PAIRS = 100
+PAIRS = 100
 """Confused pairs that are listed; the matrix holds them all."""
 
 
@@ -96,13 +96,14 @@ def _per_class(weights_KN: np.ndarray, target_N: np.ndarray, output_N: np.ndarra
     return {
         "support": support_KC,
         "predicted": predicted_KC,
-        "precision": _ratio(hits_KC, predicted_KC),
-        "recall": _ratio(hits_KC, support_KC),
-        "f1": _ratio(2 * hits_KC, support_KC + predicted_KC),
+        "precision": ratio(hits_KC, predicted_KC),
+        "recall": ratio(hits_KC, support_KC),
+        "f1": ratio(2 * hits_KC, support_KC + predicted_KC),
     }
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Element by element, 0 where there is nothing below the line."""
     ratio = np.zeros_like(above)
     np.divide(above, below, out=ratio, where=below > 0)
     return ratio
@@ -116,7 +117,7 @@ def _average(rates: dict[str, np.ndarray], name: str, how: str) -> np.ndarray:
     return np.asarray((rates[name] * weight_KC).sum(1) / weight_KC.sum(1))
 
 
-def _class_rates(hits: int, support: int, predicted: int) -> dict[str, Measure]:
+def class_rates(hits: int, support: int, predicted: int) -> dict[str, Measure]:
     """Precision, recall and F1 of one class with score intervals; its n is what each is a share of.
 
     F1 is 2J / (1 + J) of the Jaccard index J, the share of hits among rows that are or are said to be of the class, and
@@ -147,7 +148,7 @@ def _details(
     for i, label in enumerate(labels):
         if support_C[i] + predicted_C[i] == 0:
             continue
-        rates = _class_rates(int(confusion_CC[i, i]), int(support_C[i]), int(predicted_C[i]))
+        rates = class_rates(int(confusion_CC[i, i]), int(support_C[i]), int(predicted_C[i]))
         per_class[label] = {
             **{name: measure.as_json() for name, measure in rates.items()},
             "support": int(support_C[i]),
@@ -180,4 +181,4 @@ def _confused_pairs(confusion_CC: np.ndarray, labels: Sequence[str]) -> list[dic
         if i != j
     ]
     pairs.sort(key=lambda pair: (-pair["n"], -pair["share"]["value"], pair["target"], pair["output"]))
-    return pairs[:_PAIRS]
+    return pairs[:PAIRS]

@@ -41,18 +41,19 @@ def script_of(text: str) -> Script:
     return "latin" if latin else "japanese" if japanese else "other"
 
 
-def accuracy_slices(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Accuracy by label, length, source file and script, JSON-able; first what is worse than the rest beyond chance.
+def accuracy_slices(predictions: Sequence[Prediction], by_label: bool = True) -> list[dict[str, Any]]:
+    """Share of right rows by label, length, source file and script, JSON-able; first what is worse than the rest beyond chance.
 
     Each has `by`, `value`, the `figure` with its Wilson interval, the `rest` likewise, `p` (Fisher's exact test of the
     part against the rest, two-sided, Holm-corrected over all parts) and `worse`. A part that is all rows is left out.
 
     Args:
         predictions: at least one, each with its target.
+        by_label: whether the target is one label.
     """
     hit_N = np.array([p.output == p.target for p in predictions])
     found = []
-    for by, value, inside_N in [*_by_label(predictions), *_by_text(predictions)]:
+    for by, value, inside_N in [*(_by_label(predictions) if by_label else ()), *_by_text(predictions)]:
         part, rest = hit_N[inside_N], hit_N[~inside_N]
         figure, other = proportion(int(part.sum()), len(part)), proportion(int(rest.sum()), len(rest))
         p = fisher_exact(int(part.sum()), len(part), int(rest.sum()), len(rest))
