@@ -60,4 +60,9 @@ def dealt(
     for key in order:
         if key not in part_of:
             deal(key, wanted_rows)
+    if keep_first and len(order) > 1 and set(part_of.values()) == {0}:
+        # Few rows and a small share: one group goes over all the same, if none of its labels is only there.
+        total = Counter(label for key in order for label in labels_of[key])
+        spare = [key for key in order if all(total[label] > 1 for label in labels_of[key])]
+        part_of |= {key: 1 for key in spare[-1:]}
     return part_of
