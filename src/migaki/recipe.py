@@ -23,7 +23,7 @@ from migaki.models import Model
 from migaki.tasks import all_tasks
 from migaki.training import Training
 
-__all__ = ["Recipe", "recipe_schema"]
+__all__ = ["Recipe", "read_recipe", "recipe_schema"]
 
 _DEFAULT_MODELS = {"encoder": "bundled:minilm", "decoder": "bundled:smollm2"}
 
@@ -98,13 +98,18 @@ class Recipe(Part):
             object.__setattr__(self, "model", Model(reference=_DEFAULT_MODELS[self.task.base_role]))
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], folder: Path | None = None) -> Recipe:
+    def from_mapping(
+        cls, values: Mapping[str, Any], folder: Path | None = None, source: str = "", lines: Lines | None = None
+    ) -> Recipe:
         """A recipe from plain values; relative paths are relative to `folder`.
 
+        Args:
+            source: the file that the values stand in, for messages.
+            lines: on which line of it each of them stands.
         Raises:
             RecipeError: lists every problem.
         """
-        with _reading(_Origin(folder)):
+        with _reading(_Origin(folder, source, lines or {})):
             return cls(**{str(key): value for key, value in values.items()})
 
     @classmethod
@@ -114,38 +119,8 @@ class Recipe(Part):
         Raises:
             RecipeError: lists every problem with its line.
         """
-        path = Path(path)
-        source = str(path)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise RecipeError(
-                [
-                    Problem(
-                        source, "there is no such file. Give the path of a recipe, for example recipes/quickstart.yaml."
-                    )
-                ],
-                source,
-            ) from None
-        except IsADirectoryError:
-            raise RecipeError([Problem(source, "is a folder. Give the path of a recipe file.")], source) from None
-        except (UnicodeDecodeError, OSError) as error:
-            raise RecipeError(
-                [Problem(source, f"cannot be read ({error}). A recipe is a UTF-8 text file.")], source
-            ) from None
-        values, lines = parse_yaml(text, source)
-        if not isinstance(values, dict):
-            what = "is empty" if values is None else f"holds a {type(values).__name__}, not settings"
-            raise RecipeError([Problem(source, f"{what}. A recipe needs at least `task:` and `data:`.")], source)
-        if any(setting.startswith("method.") for setting in settings):
-            # `--set method.rank=16` means the default method where the recipe names none.
-            values.setdefault("method", cls.model_fields["method"].default.kind)
-        apply_settings(values, settings)
-        for setting in settings:
-            # What --set put there stands on no line of the file.
-            lines[tuple(setting.partition("=")[0].strip().split("."))] = 0
-        with _reading(_Origin(path.resolve().parent, source, lines)):
-            return cls(**values)
+        values, lines = read_recipe(path, settings)
+        return cls.from_mapping(values, Path(path).resolve().parent, str(path), lines)
 
     @property
     def learning_rate(self) -> float:
@@ -161,6 +136,41 @@ class Recipe(Part):
     def to_yaml(self) -> str:
         """The resolved recipe; reading it back gives an equal recipe."""
         return dump_yaml(self.resolved())
+
+
+def read_recipe(path: Path | str, settings: Sequence[str] = ()) -> tuple[dict[str, Any], Lines]:
+    """The plain values of a recipe file with `a.b=c` settings put over them, not yet checked, and the line of each.
+
+    Raises:
+        RecipeError: the file cannot be read, is no YAML, or holds no settings.
+    """
+    path = Path(path)
+    source = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError(
+            [Problem(source, "there is no such file. Give the path of a recipe, for example recipes/quickstart.yaml.")],
+            source,
+        ) from None
+    except IsADirectoryError:
+        raise RecipeError([Problem(source, "is a folder. Give the path of a recipe file.")], source) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise RecipeError(
+            [Problem(source, f"cannot be read ({error}). A recipe is a UTF-8 text file.")], source
+        ) from None
+    values, lines = parse_yaml(text, source)
+    if not isinstance(values, dict):
+        what = "is empty" if values is None else f"holds a {type(values).__name__}, not settings"
+        raise RecipeError([Problem(source, f"{what}. A recipe needs at least `task:` and `data:`.")], source)
+    if any(setting.startswith("method.") for setting in settings):
+        # `--set method.rank=16` means the default method where the recipe names none.
+        values.setdefault("method", Recipe.model_fields["method"].default.kind)
+    apply_settings(values, settings)
+    for setting in settings:
+        # What --set put there stands on no line of the file.
+        lines[tuple(setting.partition("=")[0].strip().split("."))] = 0
+    return values, lines
 
 
 @contextmanager

@@ -32,6 +32,7 @@ __all__ = [
     "commit",
     "file_sha256",
     "list_runs",
+    "locked",
     "open_run",
     "read_json",
     "remove",
@@ -73,7 +74,7 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Alone in this folder, for a moment: other processes wait."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -311,7 +312,7 @@ class RunFolder:
                 write_file(temporary / "state.json", json.dumps({"state": "running"}) + "\n")
                 # Locked before it can be seen, so that nobody takes a new run for one that was killed.
                 run.lock()
-                with _locked(runs):
+                with locked(runs):
                     # Two runs of different names could take one number if choosing it and taking it were not one act.
                     number = 1 + max((_number(path.name) for path in runs.iterdir()), default=0)
                     run.path = runs / f"{number:04d}-{name}"

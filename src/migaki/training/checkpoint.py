@@ -18,6 +18,7 @@ from migaki.core.store import commit, read_json, remove, verify
 
 __all__ = [
     "PINNED",
+    "START_FILE",
     "Progress",
     "Start",
     "checkpoint_bytes",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 PINNED = "PINNED"
+START_FILE = ".start.safetensors"
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
@@ -152,7 +154,7 @@ class Start:
     """
 
     def __init__(self, run: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-        self._path = run / ".start.safetensors"
+        self._path = run / START_FILE
         self._parameters = parameters
         save_file({name: p.detach().contiguous() for name, p in parameters.items()}, self._path)
 
