@@ -15,6 +15,7 @@ from migaki.core.codec import dump_yaml, parse_yaml
 from migaki.core.store import read_json
 from migaki.core.types import ended, shorten
 from migaki.core.units import bytes_text, count_text, percent_text, seconds_text
+from migaki.report.answers import answer_text
 from migaki.report.charts import Curve, line_chart, reliability_chart, running_mean
 from migaki.report.figures import SHARES, cell, number, shares, signed
 from migaki.report.words import WORDS, Language, said
@@ -35,6 +36,14 @@ _SCRIPT_NAMES = {
     "other": "script_other",
 }
 
+_SPAN_ERRORS = {
+    "correct": "span_correct",
+    "relabelled": "span_relabelled",
+    "moved": "span_moved",
+    "mixed_up": "span_mixed_up",
+    "missed": "span_missed",
+    "spurious": "span_spurious",
+}
 _GENERAL_NAMES = {
     "topics-en": "general_topics_en",
     "topics-ja": "general_topics_ja",
@@ -60,7 +69,8 @@ def write_report(folder: Path, language: Language = "en") -> str:
     errors = read_json(folder / "errors.json") if (folder / "errors.json").is_file() else {}
     general = results.get("generality") or {}
     classes = "per_class" in details
-    readable = classes and len(details["labels"]) <= _MATRIX_LABELS
+    readable = "confusion" in details and len(details["labels"]) <= _MATRIX_LABELS
+    answers = details.get("answers")
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page.filters["ended"] = ended
     return page.from_string(home.joinpath("page.html.jinja").read_text(encoding="utf-8")).render(
@@ -82,16 +92,18 @@ def write_report(folder: Path, language: Language = "en") -> str:
         remedies=[said(text, language) for text in general.get("remedy", ())],
         charts=_charts(history, results, words),
         per_class=_per_class(details) if classes else [],
+        support=words["span_count" if answers == "spans" else "rows"],
+        span_errors=[(words[_SPAN_ERRORS[name]], n) for name, n in details.get("span_errors", {}).items()],
         matrix=_matrix(details) if readable else None,
         pairs=_pairs(details),
         parts=_parts(details, words),
-        parts_metric=words["metric_accuracy" if classes else "metric_loss"],
+        parts_metric=words["metric_exact_match" if answers else "metric_accuracy" if classes else "metric_loss"],
         reliability=_reliability(details, words),
         reliability_remarks=_reliability_remarks(details, errors, words),
         suspicious=_suspicious(errors, words),
         n_suspicious=errors.get("counts", {}).get("relabel", 0),
         answers=[] if classes else _answers(predictions),
-        worst=_worst_classified(predictions, words) if classes else _worst_generated(predictions, words),
+        worst=_worst_classified(predictions, answers, words) if classes else _worst_generated(predictions, words),
         worst_caption=words["worst_caption_classify" if classes else "worst_caption_generate"],
         machine=_machine(environment, words, language),
     )
@@ -175,6 +187,8 @@ def _remarks(results: Json, words: Mapping[str, str], language: Language) -> lis
         shares = ", ".join(percent_text(figure["value"]) for figure in found.values())
         text = words["found_label"] if "per_class" in details else words["found_answer"]
         remarks.append((text.format(ranks=", ".join(found), shares=shares), False))
+    if threshold := details.get("decided", {}).get("threshold"):
+        remarks.append((words["threshold"].format(threshold=f"{threshold:.2f}"), False))
     if rows < _FEW_ROWS:
         remarks.append((words["few_rows"].format(n=rows), True))
     if never := details.get("never_predicted"):
@@ -374,15 +388,17 @@ def _answers(predictions: Sequence[Json]) -> list[Json]:
     ]
 
 
-def _worst_classified(predictions: Sequence[Json], words: Mapping[str, str]) -> list[dict[str, Any]]:
+def _worst_classified(
+    predictions: Sequence[Json], answers: str | None, words: Mapping[str, str]
+) -> list[dict[str, Any]]:
     wrong = [row for row in predictions if row["output"] != row["target"]]
     wrong.sort(key=lambda row: -(row["confidence"] or 0))
     return [
         {
-            "text": shorten(row["text"], _TEXT),
+            "text": shorten(row["text"] if "text_pair" not in row else f"{row['text']} ‖ {row['text_pair']}", _TEXT),
             "figures": [
-                (words["wanted"], row["target"]),
-                (words["prediction"], row["output"]),
+                (words["wanted"], shorten(answer_text(answers, row["target"], row["text"], words), _TEXT)),
+                (words["prediction"], shorten(answer_text(answers, row["output"], row["text"], words), _TEXT)),
                 *([(words["confidence"], percent_text(row["confidence"]))] if row["confidence"] is not None else []),
                 (words["place"], f"{row['source']}:{row['line']}"),
             ],
