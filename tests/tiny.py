@@ -33,7 +33,9 @@ def save_encoder(folder: Path, seed: int = 0, dropout: float = 0.0) -> Path:
     core.decoder = decoders.WordPiece()
     core.train_from_iterator(WORDS * 3, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
     core.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(t, core.token_to_id(t)) for t in ("[CLS]", "[SEP]")]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(t, core.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=64, **names)

@@ -398,6 +398,7 @@ def _write_errors(run: Run, evaluation: Evaluation, path: str) -> dict[str, Any]
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    from migaki.core.types import Place, Prediction
     from migaki.data import check_output, write_records
     from migaki.run import load
 
@@ -405,7 +406,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     run = load(arguments.run, arguments.runs)
     task = run.recipe.task
     dataset, records = run.recipe.data.read(arguments.input, task.content_kind, need_target=False)
-    added = ["prediction", "confidence" if task.kind != "generate" else "stopped"]
+    added = list(task.written(Prediction(Place("", 1), "")))
     if run.recipe.method.kind == "retrieve":
         added.append("sources")
     taken = [name for name in added if any(name in record.values for record in records)]
@@ -416,12 +417,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     predictions = run.predict_rows(dataset.rows)
     rows = []
     for record, p in zip(records, predictions, strict=True):
-        said = {
-            "prediction": p.output,
-            "confidence": p.confidence,
-            "stopped": p.stopped,
-            "sources": " ".join(p.sources),
-        }
+        said = {**task.written(p), "sources": " ".join(p.sources)}
         rows.append({**record.values, **{name: said[name] for name in added}})
     write_records(arguments.output, rows, [*records[0].values, *added])
     print(f"{len(rows)} rows written to {arguments.output}")

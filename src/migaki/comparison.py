@@ -37,9 +37,11 @@ __all__ = ["DEFAULT_METHODS", "Comparison", "compare"]
 
 DEFAULT_METHODS = {
     "labelled": ("zero_shot", "tfidf", "retrieve", "probe", "frozen", "lora", "reft", "full"),
+    "multi_labelled": ("zero_shot", "tfidf", "probe", "frozen", "lora", "reft", "full"),
+    "tagged": ("gazetteer", "probe", "frozen", "lora", "reft", "full"),
     "conversation": ("zero_shot", "few_shot", "retrieve", "lora", "reft", "full"),
 }
-"""By the kind of content; `tfidf` is always among them where there are labels."""
+"""By the kind of content; its floor is always among them."""
 
 _LADDER = (1 / 3, 1.0, 3.0)
 """Learning rates that are tried, as multiples of the method's usual one."""
@@ -48,7 +50,9 @@ _LADDER_SHARE = 1 / 3
 _SMALLER = (1 / 9, 1 / 3)
 """Parts of the training rows for the learning curves, beside all of them."""
 _FEWEST_ROWS = 20
-_FLOOR, _MAJORITY, _BARE = "tfidf", "majority", "zero_shot"
+_FLOORS = {"labelled": "tfidf", "multi_labelled": "tfidf", "tagged": "gazetteer", "conversation": "zero_shot"}
+"""What a method has to beat to be worth anything."""
+_MAJORITY = "majority"
 _EXAMPLES = 5
 
 
@@ -136,8 +140,9 @@ def _entries(recipe: Recipe, names: Sequence[str] | None) -> dict[str, _Entry]:
     if unknown:
         found = f"there is no method {unknown[0]!r}; there are {', '.join(sorted(kinds))}."
         raise RecipeError([Problem("--methods", found)])
-    if recipe.task.content_kind == "labelled" and _FLOOR not in chosen:
-        chosen.append(_FLOOR)
+    floor = _FLOORS[recipe.task.content_kind]
+    if recipe.task.content_kind != "conversation" and floor not in chosen:
+        chosen.append(floor)
     return {
         name: _Entry(recipe.method if recipe.method.kind == name else kinds[name].model_validate({"kind": name}))
         for name in chosen
@@ -256,14 +261,14 @@ def _facts(work: _Work, entries: Mapping[str, _Entry]) -> dict[str, Any]:
     metric, better = recipe.task.primary
     rows = {name: [_lines(run) for run in entry.runs] for name, entry in entries.items()}
     outcomes = {name: _outcomes(lines, metric) for name, lines in rows.items()}
-    known = recipe.task.content_kind == "labelled"
-    majority = _majority(work.splits) if known else None
+    known = recipe.task.content_kind != "conversation"
+    majority = _majority(work.splits) if recipe.task.content_kind == "labelled" else None
     found_groups = groups(outcomes, better, recipe.seed)
     methods = {
         name: _method_facts(entry, outcomes[name], metric, _group_of(name, found_groups), recipe.seed)
         for name, entry in entries.items()
     }
-    floors = {name: outcomes[name] for name in ((_FLOOR,) if known else (_BARE,)) if name in outcomes}
+    floors = {name: outcomes[name] for name in (_FLOORS[recipe.task.content_kind],) if name in outcomes}
     if majority:
         floors[_MAJORITY] = majority
         methods[_MAJORITY] = _majority_facts(majority, work.splits, metric, recipe.seed)
@@ -275,7 +280,8 @@ def _facts(work: _Work, entries: Mapping[str, _Entry]) -> dict[str, Any]:
         "metric": metric,
         "better": better,
         "rows": {"train": len(work.splits.train), "valid": len(work.splits.valid), "test": len(work.splits.test)},
-        "labels": len({row.content.stratum() for row in work.splits.train.rows}) if known else 0,
+        "labels": len({row.content.stratum() for row in work.splits.train.rows}) if majority else 0,
+        "answers": next(iter(entries.values())).runs[0].results["details"].get("answers"),
         "methods": methods,
         "groups": found_groups,
         "best_group": found_groups[0],
@@ -296,6 +302,9 @@ def _lines(run: Run) -> list[dict[str, Any]]:
 def _outcomes(seeds: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> Outcomes:
     if metric == "loss":
         return Outcomes.of([[row["loss"] for row in rows] for rows in seeds], [row["targets"] for row in seeds[0]])
+    if all("part" in row for rows in seeds for row in rows):
+        above, below = ([[row["part"][i] for row in rows] for rows in seeds] for i in (0, 1))
+        return Outcomes.of(above, below)
     return Outcomes.of([[row["output"] == row["target"] for row in rows] for rows in seeds], [1.0 for _ in seeds[0]])
 
 
@@ -432,7 +441,7 @@ def _curves(work: _Work, entries: Mapping[str, _Entry], metric: str) -> dict[str
 
 def _standard_error(trial: Trial) -> float:
     """Of a ratio of sums, by linearisation (Cochran 1977, Sampling Techniques, 2.11)."""
-    n, total = len(trial.gained), sum(trial.weights)
+    n, total = len(trial.gained), sum(trial.weights) or 1.0
     ratio = sum(trial.gained) / total
     squares = sum((g - ratio * w) ** 2 for g, w in zip(trial.gained, trial.weights, strict=True))
     return math.sqrt(squares * n / max(n - 1, 1)) / total
@@ -480,7 +489,7 @@ def _disagreements(recommended: str, rows: Mapping[str, Sequence[Sequence[Mappin
             "examples": [
                 {
                     "place": f"{a['source']}:{a['line']}",
-                    "text": a["text"],
+                    "text": a["text"] if "text_pair" not in a else f"{a['text']}\n{a['text_pair']}",
                     "target": a["target"],
                     "recommended": a["output"],
                     "other": b["output"],

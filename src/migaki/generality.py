@@ -23,7 +23,9 @@ def probe_of(recipe: Recipe) -> tuple[Dataset, ...]:
         if recipe.generality in (BUNDLED, OFF):
             return ()
         raise RecipeError([Problem("generality", f"{task.kind} has no measure of general ability; leave this out.")])
-    return general_probe(recipe.generality, task.general, task.content_kind)
+    # Sets of topics are texts with one label each, whatever the rows of the task are.
+    kind = "labelled" if "topics" in task.general else task.content_kind
+    return general_probe(recipe.generality, task.general, kind)
 
 
 def remedies(recipe: Recipe) -> list[str]:

@@ -24,7 +24,7 @@ from migaki.evaluation import forgetting, gain, measure_generality
 from migaki.generality import probe_of, remedies
 from migaki.recipe import Recipe
 from migaki.run import Run, base_of, evaluate_learner
-from migaki.tasks.lengths import truncation_finding
+from migaki.tasks.lengths import cut_spans_finding, truncation_finding
 from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor, forget_peak, peak_bytes
 from migaki.unfinished import finished_run, open_or_create
@@ -83,7 +83,8 @@ def train(
     # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.
     parts = (splits.train, splits.valid, splits.test, *([replay] if replay else []))
     encoded = {split.name: learner.encode(split) for split in parts}
-    cut = tuple(filter(None, (truncation_finding(examples, name) for name, examples in encoded.items())))
+    rules = (truncation_finding, cut_spans_finding)
+    cut = tuple(filter(None, (rule(examples, name) for name, examples in encoded.items() for rule in rules)))
     _note_findings(cut, monitor)
     splits = replace(splits, findings=(*splits.findings, *cut))
     trained, total = learner.parameter_counts()
@@ -171,6 +172,7 @@ def _train_and_judge(
             learner, history.start, recipe.training.interpolate, judge, splits.valid.rows, interrupts.check
         )
         monitor.note(f"kept: the weights at {mixture['kept']:g} of the way from the base to the tuned model")
+    decided = recipe.task.decide(learner, splits.valid.rows, interrupts.check)
     _save_model(run, learner)
 
     def measured(what: str) -> tuple[Evaluation, list[Ability]]:
@@ -184,8 +186,13 @@ def _train_and_judge(
     after, able_after = measured("the tuned model")
     if mixture:
         after = replace(after, details={**after.details, "interpolation": mixture})
+    if decided:
+        after = replace(after, details={**after.details, "decided": decided})
     with history.start.restored() if history.start else learner.untrained():
+        recipe.task.decide(learner, splits.valid.rows, interrupts.check)
         before, able_before = measured("the base")
+    if decided:
+        recipe.task.decide(learner, splits.valid.rows, interrupts.check)
     general = None
     if able_before:
         general = {"name": recipe.generality, **forgetting(able_before, able_after)}
@@ -327,11 +334,15 @@ def _prediction(prediction: Prediction, brief: bool = False) -> dict[str, Any]:
         return found
     place = {"source": prediction.place.source, "line": prediction.place.line}
     looked_up = {"sources": prediction.sources, "found_at": prediction.found_at} if prediction.sources else {}
+    second = {"text_pair": prediction.pair} if prediction.pair is not None else {}
+    part = {"part": list(prediction.part)} if prediction.part is not None else {}
     return {
         **place,
         "text": prediction.text,
+        **second,
         "target": prediction.target,
         **found,
         "targets": prediction.targets,
+        **part,
         **looked_up,
     }

@@ -215,10 +215,14 @@ class Run:
         try:
             return self.recipe.data.load(kind, self.recipe.seed).valid.rows
         except DataError:
-            text, answer = ("prompt", "completion") if kind == "conversation" else ("text", "label")
+            text, answer = ("prompt", "completion") if kind == "conversation" else ("text", "text_pair")
             with (self.path / "predictions.jsonl").open(encoding="utf-8") as file:
                 kept = [json.loads(line) for line in itertools.islice(file, 64)]
-            contents = [self._content({text: row["text"], answer: row["target"]}) for row in kept]
+            # Of a generator the answers are compared, of the others what is said about the texts.
+            second = "target" if kind == "conversation" else "text_pair"
+            contents = [
+                self._content({text: row["text"], **({answer: row[second]} if second in row else {})}) for row in kept
+            ]
             return [Row(Place("predictions.jsonl", i), content) for i, content in enumerate(contents, 1)]
 
     def evaluate(self, data: Any = None) -> Evaluation:

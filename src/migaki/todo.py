@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from migaki.core.errors import UsageError
-from migaki.core.types import Evaluation, Prediction, Row, Splits
+from migaki.core.types import Evaluation, Prediction, Row, Several, Splits
 from migaki.data import check_output, write_records
 from migaki.data.corrections import COLUMNS, read_corrections
 from migaki.evaluation import out_of_fold, suspects, temperature_scaling
@@ -83,7 +83,7 @@ def to_do(run: Run, evaluation: Evaluation) -> ToDo:
     answered = _answered(recipe.data.corrections)
     suspicious: list[dict[str, Any]] = []
     temperature = None
-    if labels:
+    if labels and recipe.task.content_kind == "labelled":
         suspicious = [*_suspicious_learned(run, splits, labels), *_suspicious_test(splits, evaluation, labels)]
         suspicious = [row for row in suspicious if _key(row) not in answered]
         suspicious.sort(key=lambda row: row["confidence"])
@@ -175,7 +175,7 @@ def _place(row: Row, name: str, kind: str) -> dict[str, Any]:
 def _collect_more(evaluation: Evaluation, splits: Splits) -> Iterator[dict[str, Any]]:
     """Parts that are worse than the rest beyond chance, the surest first, then labels that were never predicted."""
     details = evaluation.details
-    trained = Counter(row.content.stratum() for row in splits.train.rows)
+    trained = Counter(label for row in splits.train.rows for label in _labels(row))
     metric = "accuracy" if "per_class" in details else "loss per token"
     worse = [part for part in details.get("slices", ()) if part["worse"]]
     for part in worse:
@@ -194,6 +194,10 @@ def _collect_more(evaluation: Evaluation, splits: Splits) -> Iterator[dict[str, 
         if label not in named:
             reason = f"never predicted{_about_label(label, trained, details)}"
             yield {"kind": "collect_more", "label": label, "reason": reason}
+
+
+def _labels(row: Row) -> Iterable[str | None]:
+    return row.content.names() if isinstance(row.content, Several) else [row.content.stratum()]
 
 
 def _about_label(label: str, trained: Mapping[str | None, int], details: Mapping[str, Any]) -> str:

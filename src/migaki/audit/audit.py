@@ -104,7 +104,7 @@ def _facts(parts: Sequence[Dataset], content_kind: str, tokens: TokenFacts | Non
         counts = {part.name: Counter(row.content.label for row in part.rows) for part in parts}
         names = sorted(counts["train"], key=lambda label: (-counts["train"][label], label))
         found["labels"] = {label: {name: counts[name][label] for name in counts} for label in names}
-    else:
+    elif content_kind == "conversation":
         found["turns"] = _quantiles([len(row.content.turns) for row in rows])
     return found
 

@@ -21,8 +21,13 @@ from migaki.run import base_features
 
 __all__ = ["Subject", "look_at", "subject_of", "suspicious_rows"]
 
-_TASKS = {"labelled": "classify_text", "conversation": "generate"}
-_LIMIT = {"labelled": 512, "conversation": 1024}
+_TASKS = {
+    "labelled": "classify_text",
+    "conversation": "generate",
+    "tagged": "tag_tokens",
+    "multi_labelled": "label_text",
+}
+_LIMIT = {"labelled": 512, "conversation": 1024, "tagged": 512, "multi_labelled": 512}
 
 
 @dataclass(frozen=True)

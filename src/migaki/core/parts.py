@@ -64,13 +64,16 @@ class Example:
     ids: tuple[int, ...]
     """Token ids, at most the length limit."""
     labels: tuple[int, ...]
-    """For a decoder one per token, -100 where the token is no target; for a classifier one class index."""
+    """For a decoder or a tagger one per token, -100 where the token is no target; for a classifier the class index, or those
+    of all right labels."""
     weight: float
     """What this example adds to the denominator of the step's loss: its number of targets, times class weight."""
     targets: int = 1
     """Tokens or labels that count in the loss."""
     truncated: bool = False
     """Whether the row was longer than the limit and lost its end."""
+    cut_spans: tuple[str, ...] = ()
+    """Named parts that begin or end inside a token, each with what can be answered instead."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -211,6 +214,10 @@ class Method(Part, ABC):
         """What the learner is called in tables before it has learned."""
         return task.baseline_name()
 
+    def misfit(self, task: Task) -> str | None:
+        """Why it cannot be used for this task, and what to use instead; None where it can."""
+        return None
+
     @abstractmethod
     def prepare(self, base: Any, task: Task, train: Dataset, seed: int) -> Learner:
         """A learner over the base. New weights are drawn from `seed` alone.
@@ -252,6 +259,19 @@ class Task(Part, ABC):
     @abstractmethod
     def restore(self, base: Any, folder: Path) -> Any:
         """The same from a saved model folder."""
+
+    def decide(
+        self, learner: Learner, valid: Sequence[Row], watch: Callable[[int], None] = lambda _: None
+    ) -> dict[str, float]:
+        """Set what is chosen on the validation rows once a learner is as it will be, such as a threshold, and return it.
+
+        Asked before every measurement, also of the base, so that both are judged at their best.
+        """
+        return {}
+
+    def written(self, prediction: Prediction) -> dict[str, Any]:
+        """What `migaki predict` writes for a row, by the name of its column."""
+        return {"prediction": prediction.output, "confidence": prediction.confidence}
 
     @abstractmethod
     def evaluate(self, predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:

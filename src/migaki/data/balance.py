@@ -64,5 +64,5 @@ def dealt(
         # Few rows and a small share: one group goes over all the same, if none of its labels is only there.
         total = Counter(label for key in order for label in labels_of[key])
         spare = [key for key in order if all(total[label] > 1 for label in labels_of[key])]
-        part_of |= {key: 1 for key in spare[-1:]}
+        part_of |= dict.fromkeys(spare[-1:], 1)
     return part_of

@@ -144,7 +144,7 @@ def _parts(item: Any) -> tuple[int, int, str]:
         values = list(item) if isinstance(item, list | tuple) and len(item) == 3 else [None] * 3
     start, end = values[:2]
     label = label_of(values[2], "the label of a span")
-    if not _whole(start) or not _whole(end) or label is None:
+    if start is None or end is None or not _whole(start) or not _whole(end) or label is None:
         raise ValueError(
             f'{shorten(repr(item))} is no span; write {{"start": 0, "end": 5, "label": "NAME"}}, in characters from 0'
         )

@@ -25,40 +25,50 @@ class Outcomes:
     """What one method did on each row: a figure is sum(gained) / sum(weight)."""
 
     gained_SN: np.ndarray
-    """For accuracy 1 where the row is right; for the token loss the sum of its losses."""
-    weight_N: np.ndarray
-    """For accuracy 1; for the token loss the number of its target tokens. The same for every method."""
+    """For accuracy 1 where the row is right; for the token loss the sum of its losses; for F1 twice its hits."""
+    weights: np.ndarray
+    """For accuracy 1, for the token loss the number of its target tokens, (N,) for every seed and method; for F1 what is
+    wanted and what was found, which differs, (S, N)."""
+
+    @property
+    def weight_SN(self) -> np.ndarray:
+        return np.broadcast_to(self.weights, self.gained_SN.shape)
 
     @classmethod
-    def of(cls, seeds: Sequence[Sequence[float]], weights: Sequence[float]) -> Outcomes:
+    def of(cls, seeds: Sequence[Sequence[float]], weights: Sequence[float] | Sequence[Sequence[float]]) -> Outcomes:
         return cls(np.array(seeds, dtype=np.float64), np.array(weights, dtype=np.float64))
 
     @property
     def value(self) -> float:
         """Mean over the seeds."""
-        return float(self.gained_SN.mean(0).sum() / self.weight_N.sum())
+        return float(np.mean(self.seeds))
 
     @property
     def seeds(self) -> list[float]:
         """The figure of each seed."""
-        return [float(gained_N.sum() / self.weight_N.sum()) for gained_N in self.gained_SN]
+        return [float(x) for x in _quotient(self.gained_SN.sum(1), self.weight_SN.sum(1))]
 
     def is_share(self) -> bool:
-        return bool((self.weight_N == 1).all() and np.isin(self.gained_SN, (0, 1)).all())
+        return bool((self.weights == 1).all() and np.isin(self.gained_SN, (0, 1)).all())
+
+
+def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    # Where nothing is wanted and nothing was found there is no figure; 0, as in the metrics.
+    return np.asarray(above / np.where(below > 0, below, 1.0))
 
 
 def _resampled(outcomes: Sequence[Outcomes], seed: int) -> np.ndarray:
     """The figure of each method in each resample, (M, B): the same rows for all of them, seeds drawn for each alone."""
-    n = len(outcomes[0].weight_N)
+    n = outcomes[0].gained_SN.shape[1]
     randomness = generator(seed, "comparison", n)
     found = np.empty((len(outcomes), _RESAMPLES))
     for at in range(0, _RESAMPLES, _AT_ONCE):
         rows_BN = randomness.multinomial(n, np.full(n, 1 / n), size=_AT_ONCE).astype(np.float64)
         for m, one in enumerate(outcomes):
             n_seeds = len(one.gained_SN)
-            sums_BS = rows_BN @ one.gained_SN.T
+            figures_BS = _quotient(rows_BN @ one.gained_SN.T, rows_BN @ one.weight_SN.T)
             seeds_BS = randomness.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=_AT_ONCE) / n_seeds
-            found[m, at : at + _AT_ONCE] = (sums_BS * seeds_BS).sum(1) / (rows_BN @ one.weight_N)
+            found[m, at : at + _AT_ONCE] = (figures_BS * seeds_BS).sum(1)
     return found
 
 
@@ -69,7 +79,9 @@ def measure(outcomes: Outcomes, seed: int) -> Measure:
     """
     from migaki.evaluation.intervals import percentiles
 
-    return percentiles(outcomes.value, _resampled([outcomes], seed)[0], len(outcomes.weight_N), outcomes.is_share())
+    return percentiles(
+        outcomes.value, _resampled([outcomes], seed)[0], outcomes.gained_SN.shape[1], outcomes.is_share()
+    )
 
 
 def mcnemar(a_N: np.ndarray, b_N: np.ndarray) -> float:
@@ -96,10 +108,11 @@ def difference(a: Outcomes, b: Outcomes, seed: int) -> tuple[Measure, float]:
     gap_B = figures_MB[0] - figures_MB[1]
     low, high = (float(bound) for bound in np.percentile(gap_B, [2.5, 97.5]))
     value = a.value - b.value
-    found = Measure(value, min(low, value), max(high, value), len(a.weight_N))
+    found = Measure(value, min(low, value), max(high, value), a.gained_SN.shape[1])
     if a.is_share() and b.is_share() and len(a.gained_SN) == len(b.gained_SN) == 1:
         return found, mcnemar(a.gained_SN[0], b.gained_SN[0])
-    if (a.gained_SN.mean(0) == b.gained_SN.mean(0)).all():
+    alike = (a.gained_SN.mean(0) == b.gained_SN.mean(0)).all() and (a.weight_SN.mean(0) == b.weight_SN.mean(0)).all()
+    if alike:
         return found, 1.0
     # The share of resamples on the other side of nothing, each side counted once more than seen (Davison & Hinkley, 4.2).
     tail = min((gap_B <= 0).sum(), (gap_B >= 0).sum())

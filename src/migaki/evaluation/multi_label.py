@@ -173,7 +173,7 @@ def _taken_for(wanted_NC: np.ndarray, given_NC: np.ndarray, labels: Sequence[str
     counts: Counter[tuple[int, int]] = Counter()
     for missed_C, wrong_C in zip(wanted_NC & ~given_NC, given_NC & ~wanted_NC, strict=True):
         counts.update((i, j) for i in np.flatnonzero(missed_C).tolist() for j in np.flatnonzero(wrong_C).tolist())
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {
             "target": labels[i],
             "output": labels[j],

@@ -209,7 +209,7 @@ def _taken_for(matches: Sequence[SpanMatch], wanted: Sequence[Sequence[Span]]) -
         counts.update((span.label, _NO_LABEL) for span in match.missed)
         counts.update((_NO_LABEL, span.label) for span in match.spurious)
     n_found = sum(len(m.correct) + m.partial + len(m.relabelled) + len(m.spurious) for m in matches)
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {
             "target": target,
             "output": output,

@@ -4,6 +4,7 @@ from migaki.core.parts import Method, discovered
 from migaki.methods.few_shot import FewShot
 from migaki.methods.frozen import Frozen
 from migaki.methods.full import Full
+from migaki.methods.gazetteer import Gazetteer
 from migaki.methods.lora import Lora
 from migaki.methods.probe import Probe
 from migaki.methods.reft import Reft
@@ -11,9 +12,23 @@ from migaki.methods.retrieve import Retrieve
 from migaki.methods.tfidf import Tfidf
 from migaki.methods.zero_shot import ZeroShot
 
-__all__ = ["FewShot", "Frozen", "Full", "Lora", "Probe", "Reft", "Retrieve", "Tfidf", "ZeroShot", "all_methods"]
+__all__ = [
+    "FewShot",
+    "Frozen",
+    "Full",
+    "Gazetteer",
+    "Lora",
+    "Probe",
+    "Reft",
+    "Retrieve",
+    "Tfidf",
+    "ZeroShot",
+    "all_methods",
+]
 
 
 def all_methods() -> tuple[type[Method], ...]:
     """The built-in methods and those of the entry-point group `migaki.methods`, sorted by kind."""
-    return discovered("migaki.methods", (FewShot, Frozen, Full, Lora, Probe, Reft, Retrieve, Tfidf, ZeroShot))
+    return discovered(
+        "migaki.methods", (FewShot, Frozen, Full, Gazetteer, Lora, Probe, Reft, Retrieve, Tfidf, ZeroShot)
+    )

@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
+from migaki.methods.needs import require_fit
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -35,9 +36,15 @@ class FewShot(Method):
     def baseline_name(self, task: Task) -> str:
         return "base, no examples shown" if task.content_kind == "conversation" else task.baseline_name()
 
+    def misfit(self, task: Task) -> str | None:
+        if task.content_kind not in ("tagged", "multi_labelled"):
+            return None
+        return f"few_shot takes the mean of a few rows of each label, but rows of {task.kind} have no one label; use probe."
+
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.prompting import AskedLearner, FewLearner, chosen_rows
 
+        require_fit(self, task)
         network = task.network(base, train, seed)
         if task.content_kind == "conversation":
             return AskedLearner(network, [row.content for row in chosen_rows(train.rows, self.shots, seed)])

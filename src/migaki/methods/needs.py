@@ -5,11 +5,19 @@ from __future__ import annotations
 from migaki.core.errors import Problem, RecipeError
 from migaki.core.parts import Method, Task
 
-__all__ = ["require_labels"]
+__all__ = ["labels_missing", "require_fit"]
 
 
-def require_labels(method: Method, task: Task) -> None:
-    """Raises RecipeError where the task has no labels to choose between."""
-    if task.content_kind == "conversation":
-        found = f"{method.kind} chooses between labels, but {task.kind} writes answers; use lora, full, few_shot or retrieve."
+def require_fit(method: Method, task: Task) -> None:
+    """Raises RecipeError where the method cannot be used for the task."""
+    if found := method.misfit(task):
         raise RecipeError([Problem("method.kind", found)])
+
+
+def labels_missing(method: Method, task: Task) -> str | None:
+    """Why a method that chooses between labels does not fit; None where the task has labels."""
+    if task.content_kind != "conversation":
+        return None
+    return (
+        f"{method.kind} chooses between labels, but {task.kind} writes answers; use lora, full, few_shot or retrieve."
+    )

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from migaki.core.errors import DamagedError
-from migaki.core.parts import Example, ParameterGroup
+from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
-from migaki.methods.logistic import fit_logistic, log_softmax
+from migaki.methods.logistic import Logistic, fit_each, fit_logistic, log_softmax
+from migaki.methods.stepless import Stepless
+from migaki.tasks.pairs import check_pairs
+from migaki.tasks.text_classifier import has_pairs
+from migaki.tasks.text_labeller import labels_answer
 
-__all__ = ["NgramLearner", "load_ngrams"]
+__all__ = ["LabellingNgrams", "NgramLearner", "load_ngrams"]
 
 _MOST_FEATURES = 50_000
 """Of each kind, the most frequent ones."""
@@ -32,13 +35,14 @@ _PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
 """Weaker than for dense features: rows have length 1, spread over thousands of n-grams."""
 
 
-class NgramLearner:
-    """A label for each text from the n-grams it holds."""
+class NgramLearner(Stepless):
+    """A label for each text, or each pair of texts, from the n-grams it holds."""
 
     def __init__(self, labels: Sequence[str], class_weights: Sequence[float], penalty: float | None) -> None:
         self._labels = tuple(labels)
         self._class_weights = list(class_weights)
         self._penalty = penalty
+        self._paired = False
         self._vectorizers: list[TfidfVectorizer] = []
         self._weight_CF = np.zeros((len(labels), 0), np.float32)
         self._bias_C = np.zeros(len(labels), np.float32)
@@ -52,6 +56,7 @@ class NgramLearner:
         balanced = [len(train) / (len(labels) * counts[label]) for label in labels]
         made = cls(labels, balanced if task.class_weights == "balanced" else [1.0] * len(labels), penalty)
         made._shares_C = np.array([counts[label] / len(train) for label in labels])
+        made._paired = has_pairs(train)
         return made
 
     @property
@@ -60,6 +65,7 @@ class NgramLearner:
 
     def encode(self, dataset: Dataset) -> Sequence[Example]:
         """Rows with their class index; there are no tokens."""
+        check_pairs(dataset.rows, self._paired)
         index = {label: i for i, label in enumerate(self._labels)}
         classes = [index[row.content.label] for row in dataset.rows]
         return [Example(row, (), (c,), self._class_weights[c]) for row, c in zip(dataset.rows, classes, strict=True)]
@@ -68,9 +74,10 @@ class NgramLearner:
         self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
     ) -> dict[str, Any]:
         """Count, weigh, and fit the head."""
-        texts = [e.row.content.text for e in train]
+        rows = [e.row for e in train]
+        texts = [text for row in rows for text in (row.content.text, row.content.pair) if text is not None]
         # A row's rarest n-grams say nothing about other rows; of few rows every one is needed.
-        least = 2 if len(texts) >= 1000 else 1
+        least = 2 if len(rows) >= 1000 else 1
         kinds: tuple[dict[str, Any], ...] = (
             {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
             {"analyzer": "char_wb", "ngram_range": (1, 4)},
@@ -79,54 +86,74 @@ class NgramLearner:
             TfidfVectorizer(sublinear_tf=True, min_df=least, max_features=_MOST_FEATURES, **kind).fit(texts)
             for kind in kinds
         ]
-        index = {label: i for i, label in enumerate(self._labels)}
-        fitted = fit_logistic(
-            self._features(texts),
-            np.array([e.labels[0] for e in train]),
-            np.array([e.weight for e in train]),
-            len(self._labels),
-            (self._features([row.content.text for row in valid]), np.array([index[r.content.label] for r in valid])),
-            [self._penalty] if self._penalty else _PENALTIES,
-        )
+        penalties = [self._penalty] if self._penalty else _PENALTIES
+        fitted = self._fitted(self._features(rows), train, self._features(valid), valid, penalties)
         self._weight_CF, self._bias_C = fitted.weight_CD.astype(np.float32), fitted.bias_C.astype(np.float32)
         note(f"{self._weight_CF.shape[1]} n-grams weighed on {len(train)} rows with penalty {fitted.penalty:g}")
         return {"path": "n-grams", "penalty": fitted.penalty, "tried": fitted.tried}
 
-    def _features(self, texts: Sequence[str]) -> Any:
-        from scipy.sparse import hstack
+    def _fitted(
+        self, x_NF: Any, train: Sequence[Example], v_NF: Any, valid: Sequence[Row], penalties: Sequence[float]
+    ) -> Logistic:
+        index = {label: i for i, label in enumerate(self._labels)}
+        return fit_logistic(
+            x_NF,
+            np.array([e.labels[0] for e in train]),
+            np.array([e.weight for e in train]),
+            len(self._labels),
+            (v_NF, np.array([index[row.content.label] for row in valid])),
+            penalties,
+        )
 
-        return hstack([vectorizer.transform(texts) for vectorizer in self._vectorizers], format="csr")
+    def _features(self, rows: Sequence[Row]) -> Any:
+        """(N, F) sparse: the n-grams of the text; of a pair also those of the second text, those of both (the products of
+        their weights), and how alike the two are (the sum of the products, their cosine)."""
+        from scipy.sparse import csr_matrix, hstack
+
+        texts = [row.content.text for row in rows]
+        first = [vectorizer.transform(texts) for vectorizer in self._vectorizers]
+        if not self._paired:
+            return hstack(first, format="csr")
+        seconds = [row.content.pair for row in rows]
+        second = [vectorizer.transform(seconds) for vectorizer in self._vectorizers]
+        shared = [a.multiply(b).tocsr() for a, b in zip(first, second, strict=True)]
+        alike = [csr_matrix(both.sum(1)) for both in shared]
+        return hstack([*first, *second, *shared, *alike], format="csr")
 
     def predict(
         self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
     ) -> list[Prediction]:
         """Probabilities of all labels for each row."""
-        index = {label: i for i, label in enumerate(self._labels)}
-        found: list[Prediction] = []
+        check_pairs(rows, self._paired)
+        predictions: list[Prediction] = []
         for at in range(0, len(rows), _AT_ONCE):
             few = rows[at : at + _AT_ONCE]
-            for row, log_C in zip(few, self._log_probabilities([row.content.text for row in few]), strict=True):
-                best, target = int(log_C.argmax()), row.content.label
-                found.append(
-                    Prediction(
-                        place=row.place,
-                        output=self._labels[best],
-                        target=target,
-                        confidence=float(np.exp(log_C[best])),
-                        loss=float(-log_C[index[target]]) if target in index else None,
-                        targets=int(target in index),
-                        scores=tuple(np.exp(log_C).tolist()),
-                        text=row.content.text,
-                    )
-                )
-            watch(len(found))
-        return found
+            predictions += [self._answer(row, said_C) for row, said_C in zip(few, self._said(few), strict=True)]
+            watch(len(predictions))
+        return predictions
 
-    def _log_probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def _said(self, rows: Sequence[Row]) -> np.ndarray:
+        """Logits of the labels for each row, (N, C)."""
         if not self._vectorizers:
-            return np.tile(np.log(self._shares_C), (len(texts), 1))
-        logits_NC = self._features(texts) @ self._weight_CF.T.astype(np.float64) + self._bias_C
-        return log_softmax(logits_NC)
+            return np.tile(np.log(self._shares_C), (len(rows), 1))
+        logits_NC: np.ndarray = self._features(rows) @ self._weight_CF.T.astype(np.float64) + self._bias_C
+        return logits_NC
+
+    def _answer(self, row: Row, logits_C: np.ndarray) -> Prediction:
+        log_C = log_softmax(logits_C[None])[0]
+        index = {label: i for i, label in enumerate(self._labels)}
+        best, target = int(log_C.argmax()), row.content.label
+        return Prediction(
+            place=row.place,
+            output=self._labels[best],
+            target=target,
+            confidence=float(np.exp(log_C[best])),
+            loss=float(-log_C[index[target]]) if target in index else None,
+            targets=int(target in index),
+            scores=tuple(np.exp(log_C).tolist()),
+            text=row.content.text,
+            pair=row.content.pair,
+        )
 
     @contextmanager
     def untrained(self) -> Iterator[None]:
@@ -138,8 +165,15 @@ class NgramLearner:
 
     def save(self, folder: Path) -> None:
         """Vocabulary and labels as JSON, weights as safetensors."""
-        state = {
+        (folder / _STATE_FILE).write_text(json.dumps(self._state(), ensure_ascii=False) + "\n", encoding="utf-8")
+        idf = {f"idf.{i}": np.ascontiguousarray(v.idf_) for i, v in enumerate(self._vectorizers)}
+        weights = {"weight": np.ascontiguousarray(self._weight_CF), "bias": self._bias_C}
+        save_file({**weights, **idf}, folder / _WEIGHTS_FILE)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "labels": self._labels,
+            "paired": self._paired,
             "class_weights": self._class_weights,
             "shares": self._shares_C.tolist(),
             "kinds": [
@@ -152,13 +186,9 @@ class NgramLearner:
                 for v in self._vectorizers
             ],
         }
-        (folder / _STATE_FILE).write_text(json.dumps(state, ensure_ascii=False) + "\n", encoding="utf-8")
-        idf = {f"idf.{i}": np.ascontiguousarray(v.idf_) for i, v in enumerate(self._vectorizers)}
-        weights = {"weight": np.ascontiguousarray(self._weight_CF), "bias": self._bias_C}
-        save_file({**weights, **idf}, folder / _WEIGHTS_FILE)
 
     def marked(self, example: Example) -> list[tuple[str, bool]]:
-        return [(example.row.content.text, False), (f" -> {self._labels[example.labels[0]]}", True)]
+        return [(example.row.content.both, False), (f" -> {self._labels[example.labels[0]]}", True)]
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         counts = Counter(e.row.content.label for e in examples)
@@ -169,41 +199,80 @@ class NgramLearner:
         n = self._weight_CF.size + self._bias_C.size
         return n, n
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return []
 
-    def evaluation_mode(self) -> None:
-        """There is no other."""
+class LabellingNgrams(NgramLearner):
+    """A yes or no for each label from the n-grams of a text or of a pair."""
 
-    # What only a learner with steps is asked
+    threshold = 0.5
+    """A label is given where its probability is above it."""
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        raise NotImplementedError
+    @classmethod
+    def new(cls, task: Any, train: Dataset, penalty: float | None) -> LabellingNgrams:
+        counts = Counter(label for row in train.rows for label in row.content.labels)
+        labels, n = sorted(counts), len(train)
+        balanced = [(n - counts[label]) / counts[label] or 1.0 for label in labels]
+        made = cls(labels, balanced if task.class_weights == "balanced" else [1.0] * len(labels), penalty)
+        made._shares_C = np.array([(counts[label] + 0.5) / (n + 1) for label in labels])
+        made._paired = has_pairs(train)
+        made.threshold = task.threshold or 0.5
+        return made
 
-    def groups(self, examples: Sequence[Example], max_rows: int) -> list[list[int]]:
-        raise NotImplementedError
+    def encode(self, dataset: Dataset) -> Sequence[Example]:
+        """Rows with the indexes of their labels; there are no tokens."""
+        check_pairs(dataset.rows, self._paired)
+        index, n = {label: i for i, label in enumerate(self._labels)}, len(self._labels)
+        return [
+            Example(row, (), tuple(index[label] for label in row.content.labels), float(n), targets=n)
+            for row in dataset.rows
+        ]
 
-    def altered(self, example: Example, share: float, randomness: np.random.Generator) -> Example:
-        raise NotImplementedError
+    def _fitted(
+        self, x_NF: Any, train: Sequence[Example], v_NF: Any, valid: Sequence[Row], penalties: Sequence[float]
+    ) -> Logistic:
+        wanted_NC = np.array([[i in e.labels for i in range(len(self._labels))] for e in train])
+        right_NC = np.array([[label in row.content.labels for label in self._labels] for row in valid])
+        return fit_each(x_NF, wanted_NC, np.array(self._class_weights), (v_NF, right_NC), penalties)
 
-    def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
-        raise NotImplementedError
+    def _said(self, rows: Sequence[Row]) -> np.ndarray:
+        if not self._vectorizers:
+            return np.tile(np.log(self._shares_C / (1 - self._shares_C)), (len(rows), 1))
+        return super()._said(rows)
 
-    def train_mode(self, dropout: float | None) -> None:
-        raise NotImplementedError
+    def _answer(self, row: Row, logits_C: np.ndarray) -> Prediction:
+        return labels_answer(row, logits_C, self._labels, self.threshold)
+
+    def _state(self) -> dict[str, Any]:
+        return {**super()._state(), "threshold": self.threshold}
+
+    def marked(self, example: Example) -> list[tuple[str, bool]]:
+        said = ", ".join(self._labels[i] for i in example.labels) or "(none)"
+        return [(example.row.content.both, False), (f" -> {said}", True)]
+
+    def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
+        counts = Counter(label for e in examples for label in e.row.content.labels)
+        return {"labels": {label: counts[label] for label in self._labels}}
 
 
 def load_ngrams(folder: Path) -> NgramLearner:
-    """What `NgramLearner.save` wrote.
+    """What `NgramLearner.save` wrote, of either kind.
 
     Raises:
         DamagedError: weights and vocabulary are of different sizes.
     """
     state, tensors = read_json(folder / _STATE_FILE), load_file(folder / _WEIGHTS_FILE)
-    learner = NgramLearner(state["labels"], state["class_weights"], None)
+    learner: NgramLearner
+    if "threshold" in state:
+        labelling = LabellingNgrams(state["labels"], state["class_weights"], None)
+        labelling.threshold = state["threshold"]
+        learner = labelling
+    else:
+        learner = NgramLearner(state["labels"], state["class_weights"], None)
     learner._shares_C = np.array(state["shares"])
+    learner._paired = state.get("paired", False)
     learner._weight_CF, learner._bias_C = tensors["weight"], tensors["bias"]
     n_words = sum(len(kind["words"]) for kind in state["kinds"])
+    if learner._paired:
+        n_words = 3 * n_words + len(state["kinds"])
     if learner._weight_CF.shape != (len(state["labels"]), n_words):
         raise DamagedError(f"{folder / _WEIGHTS_FILE} has weights of another size than {_STATE_FILE} has n-grams.")
     for i, kind in enumerate(state["kinds"]):

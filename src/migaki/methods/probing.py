@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from migaki.core.parts import Example, ParameterGroup
-from migaki.core.types import Row
-from migaki.methods.logistic import PENALTIES, fit_logistic
+from migaki.core.types import Dataset, Row
+from migaki.methods.logistic import PENALTIES, fit_each, fit_present
 from migaki.methods.tuned import TunedLearner
 
 __all__ = ["HeadLearner", "ProbeLearner", "save_nothing"]
@@ -64,30 +64,22 @@ class ProbeLearner(HeadLearner):
         self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
     ) -> dict[str, Any]:
         network = self.network
-        judged = self.labelled(valid)
+        judged = network.encode(Dataset("valid", tuple(valid)))
         network.normalised = True
-        x_ND, v_ND = (_normalised(network.kept_features(examples)) for examples in (train, judged))
-        fitted = fit_logistic(
-            x_ND,
-            np.array([e.labels[0] for e in train]),
-            np.array([e.weight for e in train]),
-            len(network.labels),
-            (v_ND, np.array([e.labels[0] for e in judged])),
-            [self._penalty] if self._penalty else PENALTIES,
-        )
+        (x_ND, wanted, weight), (v_ND, right, _) = (network.head_rows(examples) for examples in (train, judged))
+        penalties = [self._penalty] if self._penalty else PENALTIES
+        valid_rows = _normalised(v_ND), right
+        if wanted.ndim == 2:
+            fitted = fit_each(_normalised(x_ND), wanted, weight, valid_rows, penalties)
+        else:
+            n_classes = network.head.out_features
+            fitted = fit_present(_normalised(x_ND), wanted, weight, n_classes, valid_rows, penalties)
         with torch.no_grad():
             network.head.weight.copy_(torch.from_numpy(fitted.weight_CD))
             network.head.bias.copy_(torch.from_numpy(fitted.bias_C))
-        note(f"head fitted on {len(train)} rows with penalty {fitted.penalty:g}")
+        what = f"{len(x_ND)} rows" if len(x_ND) == len(train) else f"{len(x_ND)} tokens"
+        note(f"head fitted on {what} with penalty {fitted.penalty:g}")
         return {"path": "features", "penalty": fitted.penalty, "tried": fitted.tried}
-
-    def labelled(self, rows: Sequence[Row]) -> list[Example]:
-        """Rows as they are predicted, with their class."""
-        index = {label: i for i, label in enumerate(self.network.labels)}
-        return [
-            Example(e.row, e.ids, (index[e.row.content.label],), 1.0, truncated=e.truncated)
-            for e in self.network.inputs(rows)
-        ]
 
     def save(self, folder: Path) -> None:
         self.network.save(folder)

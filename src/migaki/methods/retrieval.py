@@ -66,7 +66,7 @@ def passages_of(row: Row) -> list[Passage]:
     """What a row is found as: a labelled text, or each question of a conversation with its answer."""
     content = row.content
     if isinstance(content, Labelled):
-        return [Passage(row.place, content.text, label=content.label)]
+        return [Passage(row.place, content.text, label=content.label, pair=content.pair)]
     turns = content.turns
     return [
         Passage(row.place, f"{before.content}\n{turn.content}", asked=before.content)
@@ -84,14 +84,14 @@ class _Origins:
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.passages = passages
         self._by_place: dict[tuple[str, int], list[int]] = {}
-        self._by_content: dict[tuple[str, str | None, str | None], list[int]] = {}
+        self._by_content: dict[tuple[str | None, ...], list[int]] = {}
         for number, passage in enumerate(passages):
             self._by_place.setdefault(_where(passage.place), []).append(number)
-            self._by_content.setdefault((passage.text, passage.asked, passage.label), []).append(number)
+            self._by_content.setdefault(passage.said, []).append(number)
 
     def of(self, row: Row) -> set[int]:
         """Numbers of its passages."""
-        contents = (self._by_content.get((p.text, p.asked, p.label), ()) for p in passages_of(row))
+        contents = (self._by_content.get(p.said, ()) for p in passages_of(row))
         return {*self._by_place.get(_where(row.place), ()), *itertools.chain.from_iterable(contents)}
 
 
@@ -220,8 +220,8 @@ def add_passages(
     Raises:
         DataError: every one of them is there already.
     """
-    there = {(p.text, p.asked, p.label) for p in load_passages(folder)}
-    new = [p for p in passages if (p.text, p.asked, p.label) not in there]
+    there = {p.said for p in load_passages(folder)}
+    new = [p for p in passages if p.said not in there]
     if not new:
         raise DataError(f"All {len(passages)} passages of {source} are in the index already; nothing was added.")
     vectors_ND = vectors(new) if load_state(folder)["way"] != "sparse" else None
@@ -366,13 +366,13 @@ class VotingLearner(_SearchingLearner):
 
     def passage_vectors(self, passages: Sequence[Passage]) -> np.ndarray:
         """The same of rows that are to be looked up."""
-        return self.vectors([Row(p.place, Labelled(p.text, p.label)) for p in passages])
+        return self.vectors([Row(p.place, Labelled(p.text, p.label, p.pair)) for p in passages])
 
     def find(self, rows: Sequence[Row]) -> list[list[Hit]]:
         """The nearest training rows of each row, itself left out; at least as many as vote, and as recall looks at."""
         assert self.index is not None
         queries_QD = self.vectors(rows) if self.way != "sparse" else None
-        texts = [row.content.text for row in rows]
+        texts = [row.content.both for row in rows]
         return self.index.search(texts, queries_QD, max(self.neighbours, _LOOKED_AT), self._own(rows))
 
     def predict(
@@ -399,6 +399,7 @@ class VotingLearner(_SearchingLearner):
                     targets=int(target in index_of),
                     scores=tuple(probability_C.tolist()),
                     text=row.content.text,
+                    pair=row.content.pair,
                     sources=_sources(self.index, hits),
                     found_at=_first([label == index_of.get(target) for label in looked_at]) if target else None,
                 )

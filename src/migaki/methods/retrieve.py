@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_v
 from migaki.core.errors import Problem, RecipeError
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
+from migaki.methods.needs import require_fit
 from migaki.models import Model
 
 if TYPE_CHECKING:
@@ -98,9 +99,15 @@ class Retrieve(Method):
     def baseline_name(self, task: Task) -> str:
         return "base, no passages shown" if task.content_kind == "conversation" else task.baseline_name()
 
+    def misfit(self, task: Task) -> str | None:
+        if task.content_kind in ("labelled", "conversation"):
+            return None
+        return f"retrieve does not know how to look up for {task.kind}: only rows with one label can vote. Use probe."
+
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.retrieval import ReadingLearner, VotingLearner
 
+        require_fit(self, task)
         way = self.way(task)
         if task.content_kind == "labelled":
             return VotingLearner(task.network(base, train, seed), self.neighbours, way)
@@ -137,8 +144,6 @@ class Retrieve(Method):
                 problems.append(Problem("method.index", found))
             if self.index == "sparse" and self.encoder is not None:
                 problems.append(Problem("method.encoder", "index: sparse uses no vectors; leave one of the two out."))
-        else:
-            problems.append(Problem("method.kind", f"retrieve does not know how to look up for {task.kind}."))
         if problems:
             raise RecipeError(problems)
         if self.index != "auto":

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
-from migaki.methods.needs import require_labels
+from migaki.methods.needs import labels_missing, require_fit
 
 __all__ = ["Tfidf"]
 
@@ -17,7 +17,7 @@ __all__ = ["Tfidf"]
 class Tfidf(Method):
     """TF-IDF of words (one and two in a row) and of characters (one to four in a row), without any pretrained model.
 
-    Characters make it right for Japanese, which has no spaces. Source: Salton & Buckley 1988, doi:10.1016/0306-4573(88)90021-0.
+    Characters make it right for Japanese, which has no spaces. Of two texts each is counted, and what they share. Source: Salton & Buckley 1988, doi:10.1016/0306-4573(88)90021-0.
     """
 
     kind: Literal["tfidf"] = "tfidf"
@@ -34,11 +34,17 @@ class Tfidf(Method):
     def baseline_name(self, task: Task) -> str:
         return "always the shares of the labels"
 
-    def prepare(self, base: None, task: Task, train: Dataset, seed: int) -> Learner:
-        from migaki.methods.ngrams import NgramLearner
+    def misfit(self, task: Task) -> str | None:
+        if task.content_kind == "tagged":
+            return f"tfidf looks at whole texts, but {task.kind} names parts of them; the floor there is method: gazetteer."
+        return labels_missing(self, task)
 
-        require_labels(self, task)
-        return NgramLearner.new(task, train, self.penalty)
+    def prepare(self, base: None, task: Task, train: Dataset, seed: int) -> Learner:
+        from migaki.methods.ngrams import LabellingNgrams, NgramLearner
+
+        require_fit(self, task)
+        kind = LabellingNgrams if task.content_kind == "multi_labelled" else NgramLearner
+        return kind.new(task, train, self.penalty)
 
     def restore(self, base: None, task: Task, folder: Path) -> Learner:
         from migaki.methods.ngrams import load_ngrams

@@ -164,6 +164,8 @@ class TunedLearner:
         # The first and the last token are the ones that frame the text.
         hidden_T = randomness.random(len(ids_T)) < share
         hidden_T[[0, -1]] = False
+        # Where one stands between two texts, it says which token belongs to which.
+        hidden_T &= ids_T != self.network.tokenizer.sep_token_id
         return replace(example, ids=tuple(np.where(hidden_T, mask, ids_T).tolist()))
 
     def compute_in(self, dtype: torch.dtype) -> None:

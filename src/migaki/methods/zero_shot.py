@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from migaki.core.parts import Learner, Method, Task
 from migaki.core.types import Dataset
+from migaki.methods.needs import require_fit
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -45,9 +46,18 @@ class ZeroShot(Method):
     def baseline_name(self, task: Task) -> str:
         return "the model as it is"
 
+    def misfit(self, task: Task) -> str | None:
+        if task.content_kind != "tagged":
+            return None
+        return (
+            f"zero_shot asks by the names of labels, but {task.kind} also asks where a part begins and ends; the floor there is "
+            "method: gazetteer."
+        )
+
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.prompting import AskedLearner, NamedLearner
 
+        require_fit(self, task)
         network = task.network(base, train, seed)
         if task.content_kind == "conversation":
             return AskedLearner(network, None)

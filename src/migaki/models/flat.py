@@ -68,6 +68,15 @@ class Line:
         ends = np.cumsum((self.shared, *self.lengths))
         return [int(end) for end in ends[:-1]]
 
+    def behind(self, token: int) -> torch.Tensor:
+        """1 for each token that stands in its own row behind the first `token` of it, else 0, (N,) int64; for rows without a
+        shared prefix."""
+        found_N = (self.ids_N == token).long()
+        before_N = found_N.cumsum(0) - found_N
+        lengths_B = torch.tensor(self.lengths, device=before_N.device)
+        starts_B = torch.tensor(self.starts(), device=before_N.device)
+        return (before_N > before_N[starts_B].repeat_interleave(lengths_B)).long()
+
     def has_one_in_each_row(self, places_P: torch.Tensor) -> bool:
         """Whether the places are one of each row's own tokens, row after row."""
         starts = self.starts()
@@ -276,9 +285,7 @@ class FlatDecoder:
             rows_BHTE = _attention(q, k, v, is_causal=True, **settings)
             return line.gathered(rows_BHTE.transpose(1, 2)).flatten(1)
         k_S, v_S = (x[:shared].transpose(0, 1)[None] for x in (k_NGE, v_NGE))
-        prefix_1HSE = _attention(
-            q_NHE[:shared].transpose(0, 1)[None], k_S, v_S, is_causal=True, **settings
-        )
+        prefix_1HSE = _attention(q_NHE[:shared].transpose(0, 1)[None], k_S, v_S, is_causal=True, **settings)
         n_rows, width = q.shape[0], q.shape[2]
         k, v = (torch.cat([part.expand(n_rows, -1, -1, -1), own], 2) for part, own in ((k_S, k), (v_S, v)))
         mask = torch.ones(width, shared + width, dtype=torch.bool, device=q.device).tril(shared)
@@ -308,6 +315,8 @@ class FlatEncoder:
     def __init__(self, body: Any) -> None:
         self.body = body
         self.recompute = False
+        self.second_behind: int | None = None
+        """Tokens behind the first one with this id belong to the second text of a pair; None: there are no pairs."""
         # RoBERTa counts positions from the number behind its pad token's.
         padding = body.embeddings.padding_idx if hasattr(body.embeddings, "padding_idx") else None
         self.first_position = 0 if padding is None or type(body).__name__ == "BertModel" else padding + 1
@@ -320,6 +329,8 @@ class FlatEncoder:
         """(N, D)"""
         positions_1N = line.positions_N[None] + self.first_position
         types_1N = torch.zeros_like(positions_1N)
+        if self.second_behind is not None:
+            types_1N = line.behind(self.second_behind)[None]
         embedded = self.body.embeddings(input_ids=line.ids_N[None], position_ids=positions_1N, token_type_ids=types_1N)
         return embedded[0]  # type: ignore[no-any-return]
 

@@ -26,14 +26,22 @@ class Passage:
     """What it is found by, where that is not the text: the question that it answers."""
     label: str | None = None
     """For classification: what it votes for."""
+    pair: str | None = None
+    """For classification of two texts: the second one."""
 
     @property
     def searched(self) -> str:
         """What a query is compared with."""
-        return self.text if self.asked is None else self.asked
+        found = self.text if self.asked is None else self.asked
+        return found if self.pair is None else f"{found}\n{self.pair}"
+
+    @property
+    def said(self) -> tuple[str | None, ...]:
+        """All but the place: equal for copies."""
+        return self.text, self.asked, self.label, self.pair
 
     def as_json(self) -> dict[str, Any]:
-        optional = {"asked": self.asked, "label": self.label}
+        optional = {"asked": self.asked, "label": self.label, "pair": self.pair}
         return {
             "source": self.place.source,
             "line": self.place.line,
@@ -58,7 +66,8 @@ def read_passages(path: Path) -> list[Passage]:
         with path.open(encoding="utf-8", newline="\n") as file:
             rows = [json.loads(line) for line in file]
         return [
-            Passage(Place(row["source"], row["line"]), row["text"], row.get("asked"), row.get("label")) for row in rows
+            Passage(Place(row["source"], row["line"]), row["text"], row.get("asked"), row.get("label"), row.get("pair"))
+            for row in rows
         ]
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing.") from None

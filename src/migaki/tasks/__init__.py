@@ -3,10 +3,12 @@
 from migaki.core.parts import Task, discovered
 from migaki.tasks.classify_text import ClassifyText
 from migaki.tasks.generate import Generate
+from migaki.tasks.label_text import LabelText
+from migaki.tasks.tag_tokens import TagTokens
 
-__all__ = ["ClassifyText", "Generate", "all_tasks"]
+__all__ = ["ClassifyText", "Generate", "LabelText", "TagTokens", "all_tasks"]
 
 
 def all_tasks() -> tuple[type[Task], ...]:
     """The built-in tasks and those of the entry-point group `migaki.tasks`, sorted by kind."""
-    return discovered("migaki.tasks", (ClassifyText, Generate))
+    return discovered("migaki.tasks", (ClassifyText, Generate, LabelText, TagTokens))

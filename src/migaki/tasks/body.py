@@ -67,9 +67,16 @@ class Body:
         self.share_prefix = True
         self.edits: Edits | None = None
         """What the method changes in the outputs of blocks, if it does."""
+        self._second_behind: int | None = None
         self._find: Callable[[Sequence[int]], np.ndarray | None] | None = None
         self._cut = 0
         self.use_flat = self.flat is not None and self._agrees()
+
+    def tell_pairs_apart(self, separator: int) -> None:
+        """From now on tokens behind the first `separator` of a row are those of its second text (token type 1)."""
+        self._second_behind = separator
+        if isinstance(self.flat, FlatEncoder):
+            self.flat.second_behind = separator
 
     @torch.no_grad()
     def _agrees(self) -> bool:
@@ -171,7 +178,10 @@ class Body:
         """(B, T, D) as transformers computes it, and the mask (B, T)."""
         ids_BT, mask_BT = pad(rows, self.fill, self.device)
         body = getattr(self.backbone, self.backbone.base_model_prefix, self.backbone)
-        settings = {"use_cache": False} if getattr(body.config, "use_cache", None) is not None else {}
+        settings: dict[str, Any] = {"use_cache": False} if getattr(body.config, "use_cache", None) is not None else {}
+        if self._second_behind is not None:
+            found_BT = (ids_BT == self._second_behind).long()
+            settings["token_type_ids"] = (found_BT.cumsum(1) > found_BT).long()
         with self.edited(rows, prompts):
             return body(input_ids=ids_BT, attention_mask=mask_BT, **settings).last_hidden_state, mask_BT
 
@@ -221,6 +231,8 @@ class Body:
         """sha256 of the architecture and of all weights below block `cut`."""
         assert self.flat is not None
         digest = hashlib.sha256(f"{type(self.flat.body).__name__} {self.flat.body.config.to_json_string()}".encode())
+        if self._second_behind is not None:
+            digest.update(f"second text behind {self._second_behind}".encode())
         for part in self._below(cut):
             for name, tensor in part.state_dict().items():
                 digest.update(name.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -52,6 +52,9 @@ class Generate(Task):
 
     def answers_in_evaluation(self) -> int | None:
         return self.generated_rows
+
+    def written(self, prediction: Prediction) -> dict[str, Any]:
+        return {"prediction": prediction.output, "stopped": prediction.stopped}
 
     def network(self, base: Base, train: Dataset, seed: int) -> TextGenerator:
         from migaki.tasks.text_generator import TextGenerator

@@ -9,7 +9,7 @@ from migaki.core.errors import TruncationError
 from migaki.core.parts import Example
 from migaki.core.types import Finding, Row
 
-__all__ = ["Overlong", "check_truncation", "truncation_finding"]
+__all__ = ["Overlong", "check_truncation", "cut_spans_finding", "truncation_finding"]
 
 _EXAMPLES = 5
 
@@ -51,4 +51,20 @@ def truncation_finding(examples: Sequence[Example], split: str) -> Finding | Non
         len(cut),
         tuple(str(example.row.place) for example in cut[:_EXAMPLES]),
         "Raise task.max_length or shorten the rows; task.allow_truncated says how many may be cut",
+    )
+
+
+def cut_spans_finding(examples: Sequence[Example], split: str) -> Finding | None:
+    """Named parts that begin or end inside a token, so that no answer can be exactly right; None where there is none."""
+    cut = [said for example in examples for said in example.cut_spans]
+    if not cut:
+        return None
+    total = sum(len(row.content.spans) for row in {id(e.row): e.row for e in examples}.values())
+    return Finding(
+        "warning",
+        f"{len(cut)} of {total} named parts of the {split} rows begin or end inside a token and can at best be found by half, so recall "
+        f"stays below {(total - len(cut)) / total:.1%}",
+        len(cut),
+        tuple(cut[:_EXAMPLES]),
+        "Set task.units: characters, or correct parts that end inside a word",
     )

@@ -18,32 +18,49 @@ from torch import nn
 from torch.nn import functional as F
 
 from migaki.core.cache import Cache
-from migaki.core.errors import ModelError
+from migaki.core.errors import DataError, ModelError
 from migaki.core.parts import Example
 from migaki.core.seeds import derive
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
 from migaki.tasks.body import Body
 from migaki.tasks.lengths import Overlong, check_truncation
+from migaki.tasks.pairs import check_pairs, cut_pair, pair_form
 from migaki.training.plan import token_groups
 from migaki.training.tokens import Examples, Known, Tokens, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
     from migaki.tasks.classify_text import ClassifyText
+    from migaki.tasks.label_text import LabelText
 
-__all__ = ["TextClassifier", "new_classifier", "restore_classifier", "start_from_centroids"]
+__all__ = [
+    "HEAD_FILE",
+    "STATE_FILE",
+    "TextClassifier",
+    "has_pairs",
+    "new_classifier",
+    "restore_classifier",
+    "start_from_centroids",
+]
 
 _LENGTH_CAP = 512
 _TOKENISED_AT_ONCE = 4096
 _FEATURES_FORMAT, _FEATURE_BYTES = "1", 1 << 30
-_HEAD_FILE, _STATE_FILE = "head.safetensors", "task.json"
+HEAD_FILE, STATE_FILE = "head.safetensors", "task.json"
 
 
 class TextClassifier(nn.Module):
     """Pooled features of the backbone through one linear layer to the logits of the label map."""
 
-    def __init__(self, base: Base, task: ClassifyText, labels: Sequence[str], class_weights: Sequence[float]) -> None:
+    def __init__(
+        self,
+        base: Base,
+        task: ClassifyText | LabelText,
+        labels: Sequence[str],
+        class_weights: Sequence[float],
+        paired: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = cast(Any, base.model)
         if getattr(self.backbone, "pooler", None) is not None:
@@ -61,8 +78,15 @@ class TextClassifier(nn.Module):
             )
         config = base.model.config.get_text_config()
         self.body = Body(self.backbone, self.tokenizer.pad_token_id or 0)
+        self.paired = paired
+        """Whether two texts together have a label."""
+        self._form = pair_form(self.tokenizer, getattr(config, "type_vocab_size", 0)) if paired else None
+        if self._form and self._form.separator is not None:
+            self.body.tell_pairs_apart(self._form.separator)
         self._known = Known()
         self.fingerprint = base.fingerprint
+        self._targets = 1
+        """Labels that count in the loss of a row."""
         self.normalised = False
         """Whether the head sees features of length sqrt(D), whatever length they have."""
         self.dropout = nn.Dropout(0.0)
@@ -81,33 +105,66 @@ class TextClassifier(nn.Module):
         Raises:
             TruncationError: more rows than allowed are longer than the limit.
         """
-        index = {label: i for i, label in enumerate(self.labels)}
-        weights = self.class_weight.tolist()
-        made_by = [tokenizer_fingerprint(self.tokenizer), self.prompt]
-        tokens = Tokens.cached(dataset, made_by, lambda: self._pairs(dataset.rows))
+        check_pairs(dataset.rows, self.paired)
+        made_by = [tokenizer_fingerprint(self.tokenizer), self.prompt, *(["pairs"] if self._form else [])]
+        tokens = Tokens.cached(dataset, made_by, lambda: self._tokenised_rows(dataset.rows))
         self._known.add(dataset.rows, tokens)
         lengths = tokens.lengths.tolist()
         overlong = [Overlong(row, n) for row, n in zip(dataset.rows, lengths, strict=True) if n > self.limit]
         check_truncation(overlong, len(dataset), self.limit, self.allow_truncated, dataset.name)
+        learned = self._learned()
 
         def example(number: int) -> Example:
-            row, ids = dataset.rows[number], tokens.ids(number).tolist()
-            label, truncated = index[row.content.label], len(ids) > self.limit
-            return Example(row, tuple(self.cut(ids)), (label,), weights[label], truncated=truncated)
+            row, ids = dataset.rows[number], self._cut_row(tokens, number)
+            labels, weight = learned(row)
+            return Example(row, ids, labels, weight, targets=self._targets, truncated=int(lengths[number]) > self.limit)
 
         return Examples(len(dataset), example)
 
-    def _pairs(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], None]]:
+    def _learned(self) -> Callable[[Row], tuple[tuple[int, ...], float]]:
+        """From a row to its class index and what it weighs."""
+        index, weights = self._index(), self.class_weight.tolist()
+        return lambda row: ((index[row.content.label],), weights[index[row.content.label]])
+
+    def _index(self) -> dict[str, int]:
+        return {label: i for i, label in enumerate(self.labels)}
+
+    def _tokenised_rows(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], Sequence[bool] | None]]:
+        """Token ids of each row at full length; where two texts stand in it, also which tokens are the second one's."""
         for at in range(0, len(rows), _TOKENISED_AT_ONCE):
-            texts = [row.content.text for row in rows[at : at + _TOKENISED_AT_ONCE]]
-            for ids in self.tokenised(texts):
-                yield ids, None
+            few = rows[at : at + _TOKENISED_AT_ONCE]
+            if self._form and all(row.content.pair is not None for row in few):
+                yield from self._tokenised_pairs(few)
+                continue
+            for ids in self.tokenised([getattr(row.content, "both", None) or row.content.text for row in few]):
+                yield ids, [False] * len(ids) if self._form else None
+
+    def _tokenised_pairs(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+        assert self._form is not None
+        firsts = [self.prompt + row.content.text for row in rows]
+        found = self.tokenizer(firsts, [row.content.pair for row in rows], truncation=False, verbose=False)
+        for number, row in enumerate(rows):
+            ids, second = found["input_ids"][number], [of == 1 for of in found.sequence_ids(number)]
+            n_first = len(ids) - sum(second) - self._form.before - self._form.between - self._form.behind
+            separator = self._form.separator
+            if separator is not None and ids.index(separator) != self._form.before + n_first:
+                raise DataError(
+                    f"{row.place}: the text itself holds {self.tokenizer.decode([separator])!r}, by which the model tells two texts "
+                    "apart. Take it out of the text."
+                )
+            yield ids, second
 
     def tokenised(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text behind the prompt, however many."""
         prompted = [self.prompt + text for text in texts]
         found: list[list[int]] = self.tokenizer(prompted, truncation=False, verbose=False)["input_ids"]
         return found
+
+    def _cut_row(self, tokens: Tokens, number: int) -> tuple[int, ...]:
+        ids = tokens.ids(number).tolist()
+        if self._form is None or len(ids) <= self.limit or not (n_second := int(tokens.targets(number).sum())):
+            return tuple(self.cut(ids))
+        return tuple(cut_pair(ids, n_second, self._form, self.limit))
 
     def cut(self, ids: list[int]) -> list[int]:
         """The first tokens of a row over the limit, with the closing special token kept where the tokenizer sets one."""
@@ -137,6 +194,7 @@ class TextClassifier(nn.Module):
         """Pooled vectors (N, D) float32 of the backbone as it was loaded: computed once, kept on disk for other methods,
         seeds and runs. Not to be asked once the backbone was trained."""
         facts = [_FEATURES_FORMAT, self.fingerprint, self.backbone.config.to_json_string(), self.pooling]
+        facts += [f"pairs {self._form}"] if self._form else []
         digest = hashlib.sha256("\x1f".join(facts).encode())
         for example in examples:
             digest.update(np.asarray([len(example), *example.ids], dtype=np.int32).tobytes())
@@ -146,6 +204,11 @@ class TextClassifier(nn.Module):
 
         entry = Cache("features", _FEATURE_BYTES).get(digest.hexdigest()[:32], make)
         return np.load(entry / "features.npy")  # type: ignore[no-any-return]
+
+    def head_rows(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What a head is fitted to: features (N, D) of the backbone as it was loaded, classes (N,), weights (N,)."""
+        labels_N, weights_N = np.array([e.labels[0] for e in examples]), np.array([e.weight for e in examples])
+        return self.kept_features(examples), labels_N, weights_N
 
     def forward(self, examples: Sequence[Example]) -> torch.Tensor:
         """Logits (B, C)."""
@@ -176,8 +239,8 @@ class TextClassifier(nn.Module):
 
     def inputs(self, rows: Sequence[Row]) -> list[Example]:
         """Rows as they are predicted, without their labels."""
-        tokens = self._known.find(rows) or Tokens.of(self._pairs(rows))
-        return [Example(row, tuple(self.cut(tokens.ids(i).tolist())), (), 0.0) for i, row in enumerate(rows)]
+        tokens = self._known.find(rows) or Tokens.of(self._tokenised_rows(rows))
+        return [Example(row, self._cut_row(tokens, i), (), 0.0) for i, row in enumerate(rows)]
 
     @torch.no_grad()
     def predict(
@@ -185,43 +248,58 @@ class TextClassifier(nn.Module):
     ) -> list[Prediction]:
         """Probabilities of all labels for each row; a text over the limit loses its end. Labels cost nothing, so all rows
         are answered whatever `answers` says."""
+        check_pairs(rows, self.paired)
         examples = self.inputs(rows)
-        index = {label: i for i, label in enumerate(self.labels)}
+        answer = self._answering()
         found: list[Prediction | None] = [None] * len(rows)
         done = 0
         for group in token_groups([len(e) for e in examples]):
-            log_probability_BC = self([examples[i] for i in group]).double().log_softmax(-1)
-            for i, log_probability_C in zip(group, log_probability_BC, strict=True):
-                best, target = int(log_probability_C.argmax()), rows[i].content.label
-                found[i] = Prediction(
-                    place=rows[i].place,
-                    output=self.labels[best],
-                    target=target,
-                    confidence=float(log_probability_C[best].exp()),
-                    loss=float(-log_probability_C[index[target]]) if target in index else None,
-                    targets=int(target in index),
-                    scores=tuple(log_probability_C.exp().tolist()),
-                    text=rows[i].content.text,
-                )
+            for i, logits_C in zip(group, self([examples[i] for i in group]).double(), strict=True):
+                found[i] = answer(rows[i], logits_C)
             done += len(group)
             watch(done)
         return [prediction for prediction in found if prediction is not None]
+
+    def _answering(self) -> Callable[[Row, torch.Tensor], Prediction]:
+        """From a row and its logits (C,) to what is said about it."""
+        index = self._index()
+
+        def answer(row: Row, logits_C: torch.Tensor) -> Prediction:
+            log_probability_C = logits_C.log_softmax(-1)
+            best, target = int(log_probability_C.argmax()), row.content.label
+            return Prediction(
+                place=row.place,
+                output=self.labels[best],
+                target=target,
+                confidence=float(log_probability_C[best].exp()),
+                loss=float(-log_probability_C[index[target]]) if target in index else None,
+                targets=int(target in index),
+                scores=tuple(log_probability_C.exp().tolist()),
+                text=row.content.text,
+                pair=row.content.pair,
+            )
+
+        return answer
 
     def save(self, folder: Path) -> None:
         """Head and label map; the backbone is saved by the method."""
         save_file(
             {"weight": self.head.weight.detach().contiguous(), "bias": self.head.bias.detach().contiguous()},
-            folder / _HEAD_FILE,
+            folder / HEAD_FILE,
         )
-        state = {
+        text = json.dumps(self._state(), ensure_ascii=False, indent=1)
+        (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "labels": list(self.labels),
             "pooling": self.pooling,
             "prompt": self.prompt,
             "max_length": self.limit,
             "class_weights": self.class_weight.tolist(),
             "normalised": self.normalised,
+            "paired": self.paired,
         }
-        (folder / _STATE_FILE).write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def marked(self, example: Example) -> list[tuple[str, bool]]:
         """The row as the model sees it, in pieces, each with whether it is a target."""
@@ -238,7 +316,8 @@ def new_classifier(base: Base, task: ClassifyText, train: Dataset, seed: int) ->
     counts = Counter(row.content.label for row in train.rows)
     labels = sorted(counts)
     balanced = [len(train) / (len(labels) * counts[label]) for label in labels]
-    network = TextClassifier(base, task, labels, balanced if task.class_weights == "balanced" else [1.0] * len(labels))
+    weights = balanced if task.class_weights == "balanced" else [1.0] * len(labels)
+    network = TextClassifier(base, task, labels, weights, has_pairs(train))
     if task.head == "centroid":
         start_from_centroids(network, network.encode(train))
     else:
@@ -249,13 +328,18 @@ def new_classifier(base: Base, task: ClassifyText, train: Dataset, seed: int) ->
     return network
 
 
+def has_pairs(dataset: Dataset) -> bool:
+    """Whether the rows hold two texts each."""
+    return any(row.content.pair is not None for row in dataset.rows)
+
+
 def restore_classifier(base: Base, task: ClassifyText, folder: Path) -> TextClassifier:
     """The classifier of a saved run: its label map, pooling, length limit and head over the given backbone."""
-    state = read_json(folder / _STATE_FILE)
+    state = read_json(folder / STATE_FILE)
     kept = {"pooling": state["pooling"], "prompt": state.get("prompt", ""), "max_length": state["max_length"]}
     task = task.model_copy(update=kept)
-    network = TextClassifier(base, task, state["labels"], state["class_weights"])
-    network.head.load_state_dict(load_file(folder / _HEAD_FILE))
+    network = TextClassifier(base, task, state["labels"], state["class_weights"], state.get("paired", False))
+    network.head.load_state_dict(load_file(folder / HEAD_FILE))
     network.normalised = state.get("normalised", False)
     return network
 

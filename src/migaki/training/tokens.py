@@ -18,8 +18,11 @@ __all__ = ["Examples", "Known", "Tokens", "joined", "tokenizer_fingerprint"]
 _BUDGET_BYTES = 8 << 30
 _FORMAT = "1"
 
-Pair = tuple[Sequence[int], Sequence[bool] | None]
-"""Token ids of a row, and which of them are targets (None where the target is no token)."""
+Pair = (
+    tuple[Sequence[int], Sequence[bool] | None] | tuple[Sequence[int], Sequence[bool] | None, Sequence[tuple[int, int]]]
+)
+"""Token ids of a row, which of them are targets (None where the target is no token), and, where that is asked for, the
+characters of the text that each stands for."""
 
 
 class Tokens:
@@ -30,8 +33,14 @@ class Tokens:
     ([5, 6, 7], [True], [3, 1])
     """
 
-    def __init__(self, ids_N: np.ndarray, starts: np.ndarray, targets_N: np.ndarray | None) -> None:
-        self._ids_N, self._starts, self._targets_N = ids_N, starts, targets_N
+    def __init__(
+        self,
+        ids_N: np.ndarray,
+        starts: np.ndarray,
+        targets_N: np.ndarray | None,
+        places_N2: np.ndarray | None = None,
+    ) -> None:
+        self._ids_N, self._starts, self._targets_N, self._places_N2 = ids_N, starts, targets_N, places_N2
 
     @property
     def lengths(self) -> np.ndarray:
@@ -47,18 +56,26 @@ class Tokens:
         assert self._targets_N is not None
         return self._targets_N[self._starts[row] : self._starts[row + 1]]
 
+    def places(self, row: int) -> np.ndarray:
+        """(T, 2) int32: first character of each token, and the one behind its last; equal where it stands for none."""
+        assert self._places_N2 is not None
+        return self._places_N2[self._starts[row] : self._starts[row + 1]]
+
     @classmethod
     def of(cls, pairs: Iterable[Pair]) -> Tokens:
         """In memory only, for rows that are seen once."""
         ids: list[np.ndarray] = []
         targets: list[np.ndarray] = []
-        for row, wanted in pairs:
+        places: list[np.ndarray] = []
+        for row, wanted, *where in pairs:
             ids.append(np.asarray(row, dtype=np.int32))
             if wanted is not None:
                 targets.append(np.asarray(wanted, dtype=np.bool_))
+            places += [np.asarray(found, dtype=np.int32).reshape(-1, 2) for found in where]
         starts = np.concatenate([[0], np.cumsum([len(row) for row in ids], dtype=np.int64)]).astype(np.int64)
         ids_N = np.concatenate(ids) if ids else np.zeros(0, np.int32)
-        return cls(ids_N, starts, np.concatenate(targets) if targets else None)
+        targets_N = np.concatenate(targets) if targets else None
+        return cls(ids_N, starts, targets_N, np.concatenate(places) if places else None)
 
     @classmethod
     def cached(cls, dataset: Dataset, made_by: Sequence[str], tokenise: Callable[[], Iterable[Pair]]) -> Tokens:
@@ -76,13 +93,16 @@ class Tokens:
             np.save(folder / "starts.npy", made._starts)
             if made._targets_N is not None:
                 np.save(folder / "targets.npy", made._targets_N)
+            if made._places_N2 is not None:
+                np.save(folder / "places.npy", made._places_N2)
 
         entry = Cache("tokens", _BUDGET_BYTES).get(key, make)
-        targets = entry / "targets.npy"
+        targets, places = entry / "targets.npy", entry / "places.npy"
         return cls(
             np.load(entry / "ids.npy", mmap_mode="r"),
             np.load(entry / "starts.npy"),
             np.load(targets, mmap_mode="r") if targets.is_file() else None,
+            np.load(places, mmap_mode="r") if places.is_file() else None,
         )
 
 

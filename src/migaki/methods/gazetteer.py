@@ -1,0 +1,48 @@
+"""A list of names: what was named in the training rows is found again, letter for letter. The floor for tagging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from migaki.core.parts import Learner, Method, Task
+from migaki.core.types import Dataset
+from migaki.methods.needs import require_fit
+
+__all__ = ["Gazetteer"]
+
+
+class Gazetteer(Method):
+    """Every part that was named in the training rows is looked for in a text, the longest one first, and gets the label it
+    had most often. Names that mean something else in more than half of the places where they stand are left out.
+
+    What a tuned model adds to it is what it makes of names that it has not seen. Source: the baseline of Tjong Kim Sang & De
+    Meulder 2003, arXiv:cs/0306050, section 2.4.
+    """
+
+    kind: Literal["gazetteer"] = "gazetteer"
+
+    uses_base: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+    takes_steps: ClassVar[bool] = False
+    varies_with_seed: ClassVar[bool] = False
+    keeps_base: ClassVar[bool] = False
+
+    def baseline_name(self, task: Task) -> str:
+        return "nothing is named"
+
+    def misfit(self, task: Task) -> str | None:
+        if task.content_kind == "tagged":
+            return None
+        return f"gazetteer looks up named parts of texts, and rows of {task.kind} have none; use another method."
+
+    def prepare(self, base: None, task: Task, train: Dataset, seed: int) -> Learner:
+        from migaki.methods.names import NamesLearner
+
+        require_fit(self, task)
+        return NamesLearner(sorted({label for row in train.rows for label in row.content.names()}))
+
+    def restore(self, base: None, task: Task, folder: Path) -> Learner:
+        from migaki.methods.names import load_names
+
+        return load_names(folder)
