@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from migaki.core.errors import Problem, RecipeError
 from migaki.core.types import shorten
 
-__all__ = ["apply_settings", "dump_yaml", "nearest", "parse_value", "parse_yaml", "problems_of"]
+__all__ = ["apply_settings", "dump_yaml", "nearest", "parse_value", "parse_yaml", "problems_of", "takes_list"]
 
 _MAX_YAML_CHARACTERS = 1 << 20
 _MAX_DEPTH = 100
@@ -196,6 +196,30 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _kind(model: type[BaseModel]) -> str | None:
     field = model.model_fields.get("kind")
     return field.default if field is not None else None
+
+
+def takes_list(model: type[BaseModel], values: Any, path: Sequence[str]) -> bool:
+    """Whether the setting at this path of a recipe's plain values is itself a list, so that a list is one value of it.
+
+    Of a part with several kinds it is the kind named in the values that counts. A setting that does not exist takes none.
+    """
+    models, place = [model], values
+    for key in path[:-1]:
+        place = place.get(key) if isinstance(place, Mapping) else None
+        found = [inner for m in models if key in m.model_fields for inner in _models(m.model_fields[key].annotation)]
+        kind = place.get("kind") if isinstance(place, Mapping) else place
+        models = [m for m in found if _kind(m) in (kind, None)] or found
+    fields = [m.model_fields[path[-1]] for m in models if path[-1] in m.model_fields]
+    return any(_has_list(field.annotation) for field in fields)
+
+
+def _has_list(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _has_list(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return any(_has_list(argument) for argument in get_args(annotation))
+    return (origin or annotation) in (list, tuple, set, Sequence)
 
 
 def _walk(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], type[BaseModel] | None]:

@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Example", "Featured", "Learner", "Method", "ParameterGroup", "Part", "Reader", "Task", "discovered"]
+__all__ = [
+    "Advice",
+    "Example",
+    "Featured",
+    "Learner",
+    "Method",
+    "ParameterGroup",
+    "Part",
+    "Reader",
+    "Shape",
+    "Task",
+    "discovered",
+]
 
 
 class Part(BaseModel):
@@ -187,6 +199,24 @@ class Featured(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a method has to know of the base to name what can be searched."""
+
+    blocks: int = 0
+    """Transformer blocks; 0 where there is no base."""
+    linears: tuple[str, ...] = ()
+    """Full names of the linear layers."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Settings that were published as good ones, by their path in a recipe (`method.rank`), and by whom."""
+
+    settings: Mapping[str, Any]
+    source: str
+
+
 class Method(Part, ABC):
     """What is trained, and how. A subclass declares `kind: Literal["name"] = "name"`."""
 
@@ -217,6 +247,24 @@ class Method(Part, ABC):
     def misfit(self, task: Task) -> str | None:
         """Why it cannot be used for this task, and what to use instead; None where it can."""
         return None
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        """What `migaki search` tries where a recipe names no ranges: the path of a setting (`method.rank`), and its range
+        as a recipe would write it. Batch size is not among them: what is computed at once follows from the memory."""
+        if not self.takes_steps:
+            return {}
+        rate = self.default_learning_rate
+        return {
+            "training.learning_rate": {"log": [rate / 10, rate * 10]},
+            "training.epochs": {"int": [2, 6]},
+            "training.warmup": [0.0, 0.06, 0.1, 0.2],
+            "training.weight_decay": [0.0, 0.01, 0.1],
+            "training.dropout": [0.0, 0.1],
+        }
+
+    def advice(self, task: Task, shape: Shape) -> Sequence[Advice]:
+        """Published rules of thumb, which a search tries before it draws anything."""
+        return ()
 
     @abstractmethod
     def prepare(self, base: Any, task: Task, train: Dataset, seed: int) -> Learner:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 from migaki.methods.needs import require_fit
 
@@ -40,6 +40,9 @@ class FewShot(Method):
         if task.content_kind not in ("tagged", "multi_labelled"):
             return None
         return f"few_shot takes the mean of a few rows of each label, but rows of {task.kind} have no one label; use probe."
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        return {"method.shots": [1, 2, 4, 8, 16]}
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.prompting import AskedLearner, FewLearner, chosen_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from migaki.core.errors import Problem, RecipeError
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Advice, Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 from migaki.methods.patterns import check_patterns, matches
 
@@ -51,6 +52,17 @@ class Frozen(Method):
         if self.blocks is not None and self.train is not None:
             raise ValueError("blocks and train both say what is trained; leave one of them out.")
         return self
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        most = min(4, shape.blocks)
+        depth = {"method.blocks": list(range(1, most + 1))} if self.train is None and most > 1 else {}
+        return {**super().space(task, shape), **depth, "method.layer_decay": [0.8, 0.9, 1.0]}
+
+    def advice(self, task: Task, shape: Shape) -> Sequence[Advice]:
+        if self.train is not None:
+            return ()
+        quarter = max(1, round(shape.blocks / 4))
+        return (Advice({"method.blocks": quarter}, "Lee et al. 2019, arXiv:1911.03090: a quarter of the blocks"),)
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         return self._learner(task.network(base, train, seed))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Advice, Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ class Full(Method):
 
     default_learning_rate: ClassVar[float] = 5e-5
     keeps_base: ClassVar[bool] = False
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        return {**super().space(task, shape), "method.layer_decay": [0.8, 0.9, 1.0]}
+
+    def advice(self, task: Task, shape: Shape) -> Sequence[Advice]:
+        settings = {"training.learning_rate": 3e-5, "training.epochs": 4, "training.weight_decay": 0.01}
+        return (Advice(settings, "Devlin et al. 2018, arXiv:1810.04805, appendix A.3"),)
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.depth import pace_of

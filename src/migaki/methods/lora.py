@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Advice, Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 from migaki.methods.patterns import matches
 
@@ -64,6 +64,28 @@ class Lora(Method):
         rank = self.rank_of(layer)
         return self.alpha_of(layer) / (rank**0.5 if self.rslora else rank)
 
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        attention = _query_and_value(shape.linears)
+        targets = {"method.targets": {"choice": ["all-linear", attention]}} if attention else {}
+        return {
+            **super().space(task, shape),
+            "method.rank": [4, 8, 16, 32],
+            "method.alpha": {"choice": [None, 8, 16, 32]},
+            **targets,
+        }
+
+    def advice(self, task: Task, shape: Shape) -> Sequence[Advice]:
+        attention = _query_and_value(shape.linears)
+        first = {"training.learning_rate": 5e-4, "training.warmup": 0.06, "method.rank": 8, "method.alpha": 8}
+        every = {"training.learning_rate": 2e-4, "method.alpha": 16, "method.targets": "all-linear"}
+        return (
+            Advice(
+                {**first, **({"method.targets": attention} if attention else {})},
+                "Hu et al. 2021, arXiv:2106.09685, table 9",
+            ),
+            Advice(every, "Dettmers et al. 2023, arXiv:2305.14314, section 4: all linear layers"),
+        )
+
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.adapters import adapt
         from migaki.methods.tuned import TunedLearner
@@ -88,3 +110,10 @@ class Lora(Method):
         from migaki.methods.adapters import save_adapter
 
         return lambda network, folder: save_adapter(network, self, base.reference, folder)
+
+
+def _query_and_value(linears: Sequence[str]) -> list[str]:
+    """What the layers of queries and of values are called, as the paper adapts them; empty where they are not found."""
+    called = {name.rsplit(".", 1)[-1] for name in linears}
+    pairs = (["query", "value"], ["q_proj", "v_proj"], ["q_lin", "v_lin"], ["query_proj", "value_proj"])
+    return next((pair for pair in pairs if called.issuperset(pair)), [])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveFloat
 
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 from migaki.methods.needs import labels_missing, require_fit
 
@@ -37,6 +37,9 @@ class Probe(Method):
 
     def misfit(self, task: Task) -> str | None:
         return labels_missing(self, task)
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        return {"method.penalty": {"log": [0.01, 100.0]}}
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.probing import ProbeLearner

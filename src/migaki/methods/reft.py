@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Advice, Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 
 if TYPE_CHECKING:
@@ -50,6 +50,25 @@ class Reft(Method):
     default_learning_rate: ClassVar[float] = 9e-4
     keeps_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        upper = list(range(shape.blocks // 2, shape.blocks))
+        return {
+            **super().space(task, shape),
+            "method.rank": [1, 2, 4, 8, 16],
+            **({"method.layers": {"choice": ["all", upper]}} if 0 < len(upper) < shape.blocks else {}),
+            "method.first": [1, 3, 5, 7, 9],
+            "method.last": [1, 3, 5, 7, 9],
+        }
+
+    def advice(self, task: Task, shape: Shape) -> Sequence[Advice]:
+        settings = {"training.learning_rate": 9e-4, "training.weight_decay": 0.0, "method.rank": 8}
+        return (
+            Advice(
+                {**settings, "training.warmup": 0.1, "method.first": 7, "method.last": 7, "method.layers": "all"},
+                "Wu et al. 2024, arXiv:2404.03592, appendix D",
+            ),
+        )
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.interventions import intervene

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from migaki.core.errors import Problem, RecipeError
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 from migaki.methods.needs import require_fit
 from migaki.models import Model
@@ -103,6 +103,11 @@ class Retrieve(Method):
         if task.content_kind in ("labelled", "conversation"):
             return None
         return f"retrieve does not know how to look up for {task.kind}: only rows with one label can vote. Use probe."
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        if task.content_kind == "conversation":
+            return {"method.passages": [1, 2, 3, 5]}
+        return {"method.neighbours": [1, 3, 5, 10, 20, 40], "method.index": ["sparse", "dense", "hybrid"]}
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.retrieval import ReadingLearner, VotingLearner

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveFloat
 
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Learner, Method, Shape, Task
 from migaki.core.types import Dataset
 from migaki.methods.needs import labels_missing, require_fit
 
@@ -38,6 +38,9 @@ class Tfidf(Method):
         if task.content_kind == "tagged":
             return f"tfidf looks at whole texts, but {task.kind} names parts of them; the floor there is method: gazetteer."
         return labels_missing(self, task)
+
+    def space(self, task: Task, shape: Shape) -> dict[str, Any]:
+        return {"method.penalty": {"log": [0.003, 3.0]}}
 
     def prepare(self, base: None, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.ngrams import LabellingNgrams, NgramLearner
