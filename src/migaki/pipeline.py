@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +14,21 @@ import numpy as np
 from migaki.core.cache import set_aside
 from migaki.core.codec import parse_yaml
 from migaki.core.errors import DamagedError, MigakiError, StoppedError, StorageError
-from migaki.core.parts import Example, Learner, Task
+from migaki.core.parts import Example, Learner
 from migaki.core.store import RunFolder, commit, verify
-from migaki.core.types import Ability, Dataset, Evaluation, Finding, Prediction, Row, Splits
+from migaki.core.types import Ability, Dataset, Evaluation, Finding, Prediction, Splits
 from migaki.data.replay import replay_rows
 from migaki.environment import describe_environment
 from migaki.evaluation import forgetting, gain, measure_generality
 from migaki.generality import probe_of, remedies
 from migaki.recipe import Recipe
-from migaki.run import Run, base_of, evaluate_learner
+from migaki.run import Run, answer_seconds, base_of, evaluate_learner
 from migaki.tasks.lengths import cut_spans_finding, truncation_finding
 from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor, forget_peak, peak_bytes
 from migaki.unfinished import finished_run, open_or_create
 
 __all__ = ["train"]
-
-_TIMED_ROWS, _TIMED_ANSWERS = 30, 3
 
 
 def train(
@@ -197,7 +194,7 @@ def _train_and_judge(
     if able_before:
         general = {"name": recipe.generality, **forgetting(able_before, able_after)}
         general["remedy"] = remedies(recipe) if general["forgotten"] else []
-    latency_s = _latencies(learner, recipe.task, splits.test.rows, interrupts)
+    latency_s = answer_seconds(learner, recipe.task, splits.test.rows, interrupts.check)
     if history.start:
         history.start.remove()
     trained, total = learner.parameter_counts()
@@ -212,19 +209,6 @@ def _train_and_judge(
         "latency_p95_s": float(np.percentile(latency_s, 95)) if latency_s else None,
     }
     _write_results(run, recipe, before, after, general, history.best_scores, cost)
-
-
-def _latencies(learner: Learner, task: Task, rows: Sequence[Row], interrupts: Interrupts) -> list[float]:
-    """Seconds from a row to its answer, each asked alone, for some rows; none where nothing is to be answered."""
-    answers = task.answers_in_evaluation()
-    few = rows[: _TIMED_ROWS if answers is None else min(_TIMED_ANSWERS, answers)]
-    found = []
-    for row in (*few[:1], *few):  # the first one warms up
-        began = time.perf_counter()
-        learner.predict([row])
-        found.append(time.perf_counter() - began)
-        interrupts.check()
-    return found[1:]
 
 
 def _save_model(run: RunFolder, learner: Learner) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from migaki.models.base import Base
     from migaki.retrieval import Passage
 
-__all__ = ["Run", "base_features", "base_of", "evaluate_learner", "load"]
+__all__ = ["Run", "answer_seconds", "base_features", "base_of", "evaluate_learner", "load"]
+
+_TIMED_ROWS, _TIMED_ANSWERS = 30, 3
 
 
 def load(name: str | Path, runs: str | Path = "runs") -> Run:
@@ -82,6 +85,21 @@ def evaluate_learner(
     """Predictions and metrics of a learner on the rows."""
     predictions = learner.predict(rows, answers=task.answers_in_evaluation(), watch=watch)
     return task.evaluate(predictions, learner.labels, seed)
+
+
+def answer_seconds(
+    learner: Learner, task: Task, rows: Sequence[Row], watch: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Seconds from a row to its answer, each asked alone, for some rows; none where nothing is to be answered."""
+    answers = task.answers_in_evaluation()
+    few = rows[: _TIMED_ROWS if answers is None else min(_TIMED_ANSWERS, answers)]
+    found = []
+    for row in (*few[:1], *few):  # the first one warms up
+        began = time.perf_counter()
+        learner.predict([row])
+        found.append(time.perf_counter() - began)
+        watch()
+    return found[1:]
 
 
 class Run:

@@ -19,6 +19,7 @@ from migaki.core.store import commit, read_json, remove, verify
 __all__ = [
     "PINNED",
     "START_FILE",
+    "WEIGHTS_FILE",
     "Progress",
     "Start",
     "checkpoint_bytes",
@@ -31,8 +32,9 @@ __all__ = [
 
 PINNED = "PINNED"
 START_FILE = ".start.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
 
-_WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+_OPTIMIZER, _STATE = "optimizer.safetensors", "state.json"
 
 
 @dataclass
@@ -85,7 +87,7 @@ def save_checkpoint(
                 value.detach().contiguous() if isinstance(value, torch.Tensor) else torch.tensor(value)
             )
     with commit(folder, {"step": progress.step}, checkpoint_bytes(parameters)) as temporary:
-        save_file({name: parameters[name].detach().contiguous() for name in names}, temporary / _WEIGHTS)
+        save_file({name: parameters[name].detach().contiguous() for name in names}, temporary / WEIGHTS_FILE)
         save_file(tensors, temporary / _OPTIMIZER)
         (temporary / _STATE).write_text(
             json.dumps({"progress": asdict(progress), "parameters": names}, indent=1) + "\n", encoding="utf-8"
@@ -101,7 +103,7 @@ def load_weights(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> 
         DamagedError: a file differs from its manifest, or the names or shapes are not these.
     """
     verify(folder)
-    tensors = load_file(folder / _WEIGHTS)
+    tensors = load_file(folder / WEIGHTS_FILE)
     if set(tensors) != set(parameters):
         raise DamagedError(f"{folder} holds other parameters than this method trains.")
     for name, tensor in tensors.items():
