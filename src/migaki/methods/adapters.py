@@ -45,7 +45,8 @@ _LARGEST_DIFFERENCE = 5e-3
 
 
 class _FusedLora(torch.autograd.Function):
-    """The adapted layer as one node: it remembers x and A x, and neither the base's output nor the scaled update."""
+    """The adapted layer as one node, computed in one format: it remembers x and A x, and neither the base's output nor the
+    scaled update."""
 
     @staticmethod
     def forward(
@@ -56,26 +57,30 @@ class _FusedLora(torch.autograd.Function):
         a_RI: torch.Tensor,
         b_OR: torch.Tensor,
         scale: float,
+        dtype: torch.dtype,
     ) -> torch.Tensor:
-        x_NI = x.reshape(-1, x.shape[-1])
-        low_NR = x_NI @ a_RI.T
-        y_NO = nn.functional.linear(x_NI, w_OI, b_O)
-        y_NO.addmm_(low_NR, b_OR.T, alpha=scale)
-        ctx.save_for_backward(x_NI, w_OI, a_RI, b_OR, low_NR)
-        ctx.scale, ctx.shape = scale, x.shape
+        with torch.autocast(x.device.type, enabled=False):
+            x_NI = x.reshape(-1, x.shape[-1]).to(dtype)
+            narrow_RI, narrow_OR = a_RI.to(dtype), b_OR.to(dtype)
+            low_NR = x_NI @ narrow_RI.T
+            y_NO = nn.functional.linear(x_NI, w_OI.to(dtype), b_O if b_O is None else b_O.to(dtype))
+            y_NO.addmm_(low_NR, narrow_OR.T, alpha=scale)
+        ctx.save_for_backward(x_NI, w_OI, narrow_RI, narrow_OR, low_NR)
+        ctx.scale, ctx.shape, ctx.formats = scale, x.shape, (x.dtype, a_RI.dtype)
         return y_NO.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x_NI, w_OI, a_RI, b_OR, low_NR = ctx.saved_tensors
-        dy_NO = grads[0].reshape(-1, grads[0].shape[-1])
+        x_format, trained_format = ctx.formats
+        dy_NO = grads[0].reshape(-1, grads[0].shape[-1]).to(x_NI.dtype)
         dlow_NR = (dy_NO @ b_OR).mul_(ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = (dy_NO @ w_OI).addmm_(dlow_NR, a_RI).view(ctx.shape)
-        da_RI = dlow_NR.T @ x_NI if ctx.needs_input_grad[3] else None
-        db_OR = (dy_NO.T @ low_NR).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
-        return dx, None, None, da_RI, db_OR, None
+            dx = (dy_NO @ w_OI.to(x_NI.dtype)).addmm_(dlow_NR, a_RI).view(ctx.shape).to(x_format)
+        da_RI = (dlow_NR.T @ x_NI).to(trained_format) if ctx.needs_input_grad[3] else None
+        db_OR = (dy_NO.T @ low_NR).to(trained_format).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
+        return dx, None, None, da_RI, db_OR, None, None
 
 
 class LoraLinear(nn.Module):
@@ -119,15 +124,20 @@ class LoraLinear(nn.Module):
         if self.lora_magnitude is not None:
             return self._at_length(x, self.lora_magnitude)
         dropping = self.training and self.adapter_dropout.p > 0
-        fused = not (
-            dropping or self.transposed or torch.is_autocast_enabled(x.device.type) or self.base.weight.requires_grad
-        )
-        if fused and x.dtype == self.base.weight.dtype == self.lora_A.dtype:
+        narrow = torch.is_autocast_enabled(x.device.type)
+        if not (dropping or self.transposed or self.base.weight.requires_grad):
+            dtype = torch.get_autocast_dtype(x.device.type) if narrow else x.dtype
             return _FusedLora.apply(  # type: ignore[no-untyped-call, no-any-return]
-                x, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scale
+                x, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scale, dtype
             )
         low = nn.functional.linear(self.adapter_dropout(x), self.lora_A)
         return self.base(x) + nn.functional.linear(low, self.lora_B) * self.scale  # type: ignore[no-any-return]
+
+    def keep_in(self, dtype: torch.dtype) -> None:
+        """Keep the frozen weights in the format they are computed in, where nothing else ever reads them."""
+        fused = not (self.adapter_dropout.p > 0 or self.transposed or self.lora_magnitude is not None)
+        if fused and not self.base.weight.requires_grad:
+            self.base.to(dtype)
 
     def _at_length(self, x: torch.Tensor, magnitude_O: torch.Tensor) -> torch.Tensor:
         w_OI = self.base.weight.T if self.transposed else self.base.weight
@@ -164,6 +174,7 @@ class LoraLinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Module:
         """The base layer with the update added to its weight in float32."""
+        assert self.base.weight.dtype == self.lora_A.dtype, "rounded weights are no start for another run"
         updated_OI = self._updated()
         if self.lora_magnitude is not None:
             updated_OI *= (self.lora_magnitude.float() / self._lengths())[:, None]
