@@ -202,7 +202,7 @@ def test_without_the_hub_a_name_fails_at_once_and_says_what_to_do(tmp_path, netw
     assert said.startswith("ModelError: hf:org/name is not whole in the local hub cache and the hub cannot be reached")
     assert "hf download org/name" in said
     assert "set `model` to its path" in said
-    assert "bundled:minilm, bundled:smollm2" in said
+    assert "bundled:minilm, bundled:e5-small, bundled:smollm2" in said
 
 
 def cached(home, name, make):
