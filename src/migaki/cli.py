@@ -170,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     choose.add_argument("--all", action="store_true", help="also those that do not fit or do not speak the language")
     doctor = verb("doctor", _doctor, "look at this machine, and say how to mend what is wrong", json_output=True)
-    doctor.add_argument("--run", metavar="RUN", help="what differs from the environment of this run")
+    doctor.add_argument(
+        "--run", metavar="RUN", help="what differs from the environment of this run, or of an environment.json"
+    )
     lock = verb("lock", _lock, "write requirements and a Dockerfile that make a run's environment again", run=True)
     lock.add_argument("--output", metavar="DIR", type=Path, default=Path("lock"), help="folder (default: lock)")
     models = verb("models", _models, "list the models that need no hub, or fetch one", json_output=True)
@@ -596,14 +598,24 @@ def _doctor_of_run(arguments: argparse.Namespace) -> int:
     from migaki.doctor import differences
     from migaki.environment import describe_environment
 
-    run = open_run(arguments.run, arguments.runs)
-    found = differences(read_json(run.path / "environment.json"), describe_environment())
+    path = Path(arguments.run)
+    what = str(path)
+    if path.suffix != ".json" or not path.is_file():
+        run = open_run(arguments.run, arguments.runs)
+        path, what = run.path / "environment.json", run.id
+    then = read_json(path)
+    try:
+        now = describe_environment()
+    except ImportError as error:
+        raise UsageError(f"torch cannot be imported here ({error}). Mend it first: migaki doctor says how") from None
+    found = differences(then, now)
     for one in found:
         print(f"{one.name}: {one.then} then, {one.now} now; may change: {one.changes}")
     if not found:
-        print(f"nothing differs from the environment of run {run.id}")
+        print(f"nothing differs from the environment of {what}")
     if arguments.json:
-        print(json.dumps({"run": run.id, "differences": [one.as_json() for one in found]}, ensure_ascii=False))
+        facts = {"run": what, "differences": [one.as_json() for one in found]}
+        print(json.dumps(facts, ensure_ascii=False))
     return 0
 
 
@@ -677,7 +689,7 @@ def _looked_at(arguments: argparse.Namespace, labels_too: bool) -> dict[str, Any
 
     splits = {name: getattr(arguments, name) for name in ("train", "valid", "test")}
     subject = subject_of(arguments.what, arguments.set, **splits, task=arguments.task, model=arguments.model)
-    found = look_at(subject, arguments.runs, labels_too)[1].as_json()
+    found = look_at(subject, arguments.runs, labels_too).as_json()
     rows = found["facts"]["rows"]
     print(f"{rows['train']} train, {rows['valid']} valid, {rows['test']} test rows")
     for light in found["lights"]:

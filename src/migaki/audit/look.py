@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from migaki.audit.audit import Audit, audit, text_of
+from migaki.audit.large import LARGE_BYTES, audit_file
 from migaki.audit.tokens import token_facts
 from migaki.core.errors import DataError, UsageError
-from migaki.core.types import Row, Splits
+from migaki.core.types import Record, Row, Splits
 from migaki.data import Data, read_records
 from migaki.data.formats import READERS
+from migaki.data.streaming import iter_records
 from migaki.evaluation.suspicion import out_of_fold, suspects
 from migaki.models import Model, hashed, locate
 from migaki.recipe import Recipe
@@ -84,25 +86,38 @@ def subject_of(
 
 def _recognised(data: Data) -> str:
     """The kind of content whose columns are all there."""
-    table = read_records(data.train, "train", data.encoding)
+    source, columns = _columns(data)
     reasons = []
     for kind in _TASKS:
         try:
-            READERS[kind].choose(table.columns, {})
+            READERS[kind].choose(columns, {})
         except ValueError as error:
             reasons.append(f"{_TASKS[kind]}: {error}")
         else:
             return kind
-    raise DataError(f"{table.source} is of no known form. As " + " As ".join(reasons))
+    raise DataError(f"{source} is of no known form. As " + " As ".join(reasons))
 
 
-def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> tuple[Splits, Audit]:
-    """All checks; with `labels_too` also which labels are probably wrong, which loads the model.
+def _columns(data: Data) -> tuple[str, Sequence[str]]:
+    """Where the train rows are, and their columns; of a large file those of its first row."""
+    if isinstance(data.train, str) and _size(data.train) >= LARGE_BYTES:
+        first = next((r for r in iter_records(data.train) if isinstance(r, Record)), None)
+        return data.train, list(first.values) if first else []
+    table = read_records(data.train, "train", data.encoding)
+    return table.source, table.columns
+
+
+def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> Audit:
+    """All checks; with `labels_too` also which labels are probably wrong, which loads the model. A file that is too large
+    for the memory is gone through once, with the checks that this allows.
 
     Raises:
         DataError: the data cannot be used at all.
         ModelError: the model cannot be used.
     """
+    train = subject.data.train
+    if subject.recipe is None and isinstance(train, str) and _size(train) >= LARGE_BYTES:
+        return audit_file(train, subject.content_kind)
     seed = subject.recipe.seed if subject.recipe else 0
     splits = subject.data.load(subject.content_kind, seed)
     rows = [row for part in (splits.train, splits.valid, splits.test) for row in part.rows]
@@ -119,7 +134,14 @@ def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> tuple[Spl
     found = None
     if labels_too and subject.content_kind == "labelled":
         found = suspicious_rows(subject, splits, runs, seed)
-    return splits, audit(splits, subject.content_kind, tokens, limit, found)
+    return audit(splits, subject.content_kind, tokens, limit, found)
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0  # whoever reads it says what is wrong
 
 
 def suspicious_rows(subject: Subject, splits: Splits, runs: Path, seed: int) -> list[tuple[Row, str, float]]:

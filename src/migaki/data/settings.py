@@ -82,7 +82,8 @@ class Data(Part):
     """Where the rows are, and which columns are what. Paths are relative to the recipe."""
 
     train: Source
-    """CSV, TSV, JSONL, JSON or Parquet file, `demo:NAME`, or a list of mappings."""
+    """CSV, TSV, JSONL, JSON, Parquet or Excel file, the texts also as .gz or .zst; the folder of a saved Hugging Face data
+    set; `demo:NAME`; or a list of mappings."""
     valid: Source | float = 0.1
     """A file or list, or the share of the train rows to hold out for choosing the best model."""
     test: Source | float = 0.2
@@ -110,6 +111,8 @@ class Data(Part):
     """Column of the system prompt."""
     encoding: str | None = None
     """Encoding of the text files, where it is not UTF-8 and cannot be told from the bytes (cp932, euc_jp, cp1252)."""
+    sheet: str | None = None
+    """Sheet of an Excel file, where more than one holds something."""
     clean: list[Step] = Field(default=[])
     """Steps by which every text is cleaned, in this order, also the texts a tuned model is asked about: line_ends,
     control_characters, invisible_characters, spaces, nfkc, width, html, remove, mask, mojibake. Each says how many rows it
@@ -239,7 +242,7 @@ class Data(Part):
         return found.dataset, found.records
 
     def _read(self, source: Source, name: str, content_kind: str, need_target: bool = True) -> _Read:
-        table = read_records(source, name, self.encoding)
+        table = read_records(source, name, self.encoding, self.sheet)
         reader = READERS[content_kind]
         if self.clean and getattr(reader, "counts_characters", False):
             raise DataError(

@@ -17,9 +17,12 @@ from migaki.core.types import Place, Record, shorten
 from migaki.data.conll import CONLL_ENDINGS, conll_sentences
 from migaki.data.demo import demo_records
 from migaki.data.encodings import decode
+from migaki.data.hf_folder import is_dataset_folder, read_dataset_folder
 from migaki.data.problems import refuse_rows
+from migaki.data.sheets import read_sheet
+from migaki.data.unpacking import PACKED, unpacked
 
-__all__ = ["Table", "is_address", "read_records"]
+__all__ = ["Table", "ending", "is_address", "json_record", "read_records", "separator_of"]
 
 # The csv module's own limit is 128 KiB a cell; it can only be set for the process, and a higher one harms nobody.
 csv.field_size_limit(1 << 30)
@@ -37,8 +40,13 @@ class Table:
     separator: str | None = None
 
 
-def read_records(source: str | Sequence[Mapping[str, Any]], name: str = "train", encoding: str | None = None) -> Table:
-    """All records of a file (by its extension), a demo set (`demo:NAME`) or a list of mappings.
+def read_records(
+    source: str | Sequence[Mapping[str, Any]],
+    name: str = "train",
+    encoding: str | None = None,
+    sheet: str | None = None,
+) -> Table:
+    """All records of a file (by its extension), a data set folder, a demo set (`demo:NAME`) or a list of mappings.
 
     Cells of CSV and TSV stay the texts they are: `NA` is a label, `007` is no number. A record's place is the line on
     which it starts, the row's number in Parquet, the item's number in a list.
@@ -47,6 +55,7 @@ def read_records(source: str | Sequence[Mapping[str, Any]], name: str = "train",
         source: path, address or rows.
         name: what a list is called in messages.
         encoding: of text files; None finds it out, see `encodings.decode`.
+        sheet: of an Excel file.
     Raises:
         DataError: names file and line, what was found there, and the remedy.
     """
@@ -55,12 +64,27 @@ def read_records(source: str | Sequence[Mapping[str, Any]], name: str = "train",
     if is_address(source):
         return _from_address(source)
     path = Path(source)
-    data = _bytes(path)
-    table = _READERS[path.suffix.lower()](data, source, encoding)
+    if is_dataset_folder(path):
+        columns, rows = read_dataset_folder(path)
+        records = tuple(Record(Place(source, number), row) for number, row in enumerate(rows, 1))
+        table = Table(source, records, tuple(columns))
+    elif ending(path) == ".xlsx":
+        table = _excel(_bytes(path), source, sheet)
+    else:
+        table = _READERS[ending(path)](_bytes(path), source, encoding)
     if not table.records:
         below = " below its header" if table.columns else ""
         raise DataError(f"{source} has no rows{below}. Give a file with at least one row.")
     return table
+
+
+def ending(path: Path) -> str:
+    """What the name says about the content: `.jsonl` of `a.jsonl` and of `a.jsonl.gz`.
+
+    >>> ending(Path("a.JSONL.gz")), ending(Path("b.csv"))
+    ('.jsonl', '.csv')
+    """
+    return Path(path.stem if path.suffix.lower() in PACKED else path).suffix.lower()
 
 
 def is_address(source: str) -> bool:
@@ -71,7 +95,7 @@ def is_address(source: str) -> bool:
     """
     if "://" in source:
         return True
-    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source)) and Path(source).suffix.lower() not in _READERS
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source)) and ending(Path(source)) not in (*_READERS, ".xlsx")
 
 
 def _from_address(source: str) -> Table:
@@ -87,7 +111,7 @@ def _from_address(source: str) -> Table:
 
 def _bytes(path: Path) -> bytes:
     try:
-        data = _file(path).read_bytes()
+        data = unpacked(_file(path))
     except FileNotFoundError:
         raise DataError(
             f"There is no file {path}; {_neighbours(path)} Paths in a recipe are relative to the recipe."
@@ -101,11 +125,12 @@ def _bytes(path: Path) -> bytes:
 
 def _file(path: Path) -> Path:
     """The path, unless it leads to something of which no rows can be read. A missing file is left to who opens it."""
-    kinds = ", ".join(_READERS)
+    known = (*_READERS, ".xlsx")
+    kinds = ", ".join((*known, *(f"any of them with {packed}" for packed in PACKED)))
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _READERS)
+        inside = sorted(p.name for p in path.iterdir() if ending(p) in known)
         raise DataError(f"{path} is a folder. Name one file in it{': ' + ', '.join(inside[:10]) if inside else ''}.")
-    if path.suffix.lower() not in _READERS:
+    if ending(path) not in known:
         what = f"files that end in {path.suffix!r}" if path.suffix else "files without an extension"
         raise DataError(
             f"{path}: {what} are not read; known: {kinds}. Convert it (a spreadsheet: save as CSV, an archive: unpack "
@@ -119,7 +144,7 @@ def _file(path: Path) -> Path:
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist."
-    there = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in _READERS)
+    there = sorted(p.name for p in path.parent.iterdir() if ending(p) in (*_READERS, ".xlsx"))
     return nearest(path.name, there) if there else "its folder holds no data file."
 
 
@@ -143,7 +168,7 @@ def _columns(records: Iterable[Record]) -> tuple[str, ...]:
 
 def _separated(data: bytes, source: str, encoding: str | None) -> Table:
     text, found = decode(data, source, encoding)
-    separator = "\t" if source.lower().endswith(".tsv") else _sniff(text)
+    separator = "\t" if source.lower().endswith(".tsv") else separator_of(text)
     rows = _rows_with_lines(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), source)
     header_line, header = next(rows, (1, []))
     if not header:
@@ -183,7 +208,7 @@ def _rows_with_lines(reader: Any, source: str) -> Iterator[tuple[int, list[str]]
         line = reader.line_num + 1
 
 
-def _sniff(text: str) -> str:
+def separator_of(text: str) -> str:
     """The separator of the header: the one of comma, semicolon and tab that stands in it most often, unquoted."""
     unquoted = re.sub(r'"[^"]*"', "", text.lstrip("\r\n")[:_HEADER_CHARACTERS])
     return max(",;\t", key=re.split(r"[\r\n]", unquoted)[0].count)
@@ -207,7 +232,7 @@ def _jsonl(data: bytes, source: str, encoding: str | None) -> Table:
             continue
         place = Place(source, number)
         try:
-            records.append(Record(place, _object(_DECODER.decode(line))))
+            records.append(Record(place, json_record(line)))
         except json.JSONDecodeError as error:
             remedy = "Write one JSON object in each line, texts in double quotes."
             if number == len(lines):
@@ -290,6 +315,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_co
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
+def json_record(line: str) -> dict[str, Any]:
+    """The object in a line of JSON. Raises ValueError (json.JSONDecodeError where it is no JSON) and RecursionError."""
+    return _object(_DECODER.decode(line))
+
+
 def _object(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         if _HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
@@ -301,6 +331,23 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _reason(error: ValueError | RecursionError) -> str:
     return "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _excel(data: bytes, source: str, sheet: str | None) -> Table:
+    header, rows = read_sheet(data, source, sheet)
+    _check_header(header, f"{source}:1")
+    records, problems = [], []
+    for number, cells in rows:
+        over = [cell for cell in cells[len(header) :] if cell is not None]
+        if over:
+            problems.append(
+                f"{source}:{number}: {shorten(repr(over[0]))} stands right of the last column with a name. Give that column "
+                "a name in the first row, or empty the cell."
+            )
+        padded = [*cells, *[None] * (len(header) - len(cells))]
+        records.append(Record(Place(source, number), dict(zip(header, padded, strict=False))))
+    refuse_rows(problems, len(records))
+    return Table(source, tuple(records), tuple(header))
 
 
 def _parquet(data: bytes, source: str, encoding: str | None) -> Table:
