@@ -21,7 +21,7 @@ from migaki.core.errors import NonFiniteError, Problem, RecipeError
 from migaki.core.parts import Method
 from migaki.core.store import write_file
 from migaki.core.types import Dataset, Splits
-from migaki.data.splits import split_off
+from migaki.data.splits import labels_of, split_off
 from migaki.evaluation.comparison import ALPHA, Outcomes, difference, groups, measure
 from migaki.methods import all_methods
 from migaki.pipeline import train
@@ -245,11 +245,12 @@ class _Work:
 def _fewer(train: Dataset, share: float, seed: int) -> Dataset:
     """A part of the rows with the same labels, at least one row of each."""
     _, taken = split_off(train.rows, share, seed, "curve")
-    there = {row.content.stratum() for row in taken}
-    first: dict[Any, Any] = {}
+    there = {label for row in taken for label in labels_of(row)}
+    missing = []
     for row in train.rows:
-        first.setdefault(row.content.stratum(), row)
-    missing = [row for label, row in first.items() if label not in there and label is not None]
+        if labels_of(row) - there - {None}:
+            missing.append(row)
+            there |= labels_of(row)
     return Dataset("train", (*taken, *missing))
 
 

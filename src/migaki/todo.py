@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from migaki.core.errors import UsageError
-from migaki.core.types import Evaluation, Prediction, Row, Several, Splits
+from migaki.core.types import Evaluation, Prediction, Row, Splits
 from migaki.data import check_output, write_records
 from migaki.data.corrections import COLUMNS, read_corrections
+from migaki.data.splits import labels_of
 from migaki.evaluation import out_of_fold, suspects, temperature_scaling
 from migaki.run import Run, base_features
 
@@ -175,7 +176,7 @@ def _place(row: Row, name: str, kind: str) -> dict[str, Any]:
 def _collect_more(evaluation: Evaluation, splits: Splits) -> Iterator[dict[str, Any]]:
     """Parts that are worse than the rest beyond chance, the surest first, then labels that were never predicted."""
     details = evaluation.details
-    trained = Counter(label for row in splits.train.rows for label in _labels(row))
+    trained = Counter(label for row in splits.train.rows for label in labels_of(row))
     metric = "accuracy" if "per_class" in details else "loss per token"
     worse = [part for part in details.get("slices", ()) if part["worse"]]
     for part in worse:
@@ -194,10 +195,6 @@ def _collect_more(evaluation: Evaluation, splits: Splits) -> Iterator[dict[str, 
         if label not in named:
             reason = f"never predicted{_about_label(label, trained, details)}"
             yield {"kind": "collect_more", "label": label, "reason": reason}
-
-
-def _labels(row: Row) -> Iterable[str | None]:
-    return row.content.names() if isinstance(row.content, Several) else [row.content.stratum()]
 
 
 def _about_label(label: str, trained: Mapping[str | None, int], details: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "conflicting",
     "fold_off",
     "groups_of",
+    "labels_of",
     "newest",
     "rare_labels",
     "repeats_between",
@@ -239,8 +240,8 @@ def _several(rows: Sequence[Row]) -> bool:
     return bool(rows) and isinstance(rows[0].content, Several)
 
 
-def _labels(row: Row) -> frozenset[str | None]:
-    """Every label of a row, of whatever kind."""
+def labels_of(row: Row) -> frozenset[str | None]:
+    """Every label of a row: one where it has one, any number where it may have several, None where there are none to know."""
     return frozenset(row.content.names() if isinstance(row.content, Several) else [row.content.stratum()])
 
 
@@ -311,7 +312,7 @@ def conflicting(rows: Sequence[Row]) -> Finding | None:
 
 
 def _listed(row: Row) -> str:
-    return ", ".join(sorted(map(str, _labels(row)))) or "none"
+    return ", ".join(sorted(map(str, labels_of(row)))) or "none"
 
 
 def check_labels_known(train: Dataset, other: Dataset) -> None:
@@ -320,10 +321,10 @@ def check_labels_known(train: Dataset, other: Dataset) -> None:
     Raises:
         DataError: names the labels and the first rows.
     """
-    known = frozenset().union(*map(_labels, train.rows))
-    unseen = [row for row in other.rows if _labels(row) - known]
+    known = frozenset().union(*map(labels_of, train.rows))
+    unseen = [row for row in other.rows if labels_of(row) - known]
     if unseen:
-        strange = {str(label) for row in unseen for label in _labels(row) - known}
+        strange = {str(label) for row in unseen for label in labels_of(row) - known}
         labels = ", ".join(repr(label) for label in sorted(strange)[:_EXAMPLES])
         places = ", ".join(str(row.place) for row in unseen[:_EXAMPLES])
         raise DataError(

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from migaki.core.store import read_json
 from migaki.core.types import shorten
 from migaki.core.units import bytes_text, count_text, seconds_text
+from migaki.report.answers import answer_text
 from migaki.report.charts import Curve, Dot, line_chart, scatter_chart
 from migaki.report.figures import cell, shares
 from migaki.report.words import COMPARISON, WORDS, Language, said
@@ -46,7 +47,7 @@ def write_comparison(folder: Path, language: Language = "en") -> str:
         rows=_rows(methods, facts, words, language),
         scatter=_scatter(methods, facts, words),
         curves=_curves(facts, words),
-        disagreements=_disagreements(facts),
+        disagreements=_disagreements(facts, language),
     )
 
 
@@ -129,13 +130,20 @@ def _curves(facts: Json, words: Mapping[str, str]) -> Markup:
     return line_chart(words["learning_curves"], words["learning_curves_axes"], curves)
 
 
-def _disagreements(facts: Json) -> list[dict[str, Any]]:
+def _disagreements(facts: Json, language: Language) -> list[dict[str, Any]]:
+    def shown(row: Json) -> dict[str, Any]:
+        said = {
+            name: answer_text(facts.get("answers"), row[name], row["text"], WORDS[language])
+            for name in ("target", "recommended", "other")
+        }
+        return {**row, **said, "text": shorten(row["text"], _TEXT)}
+
     return [
         {
             "name": name,
             "only_recommended": found["only_recommended"],
             "only_other": found["only_other"],
-            "examples": [{**row, "text": shorten(row["text"], _TEXT)} for row in found["examples"]],
+            "examples": [shown(row) for row in found["examples"]],
         }
         for name, found in facts["disagreements"].items()
     ]
