@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -31,10 +32,11 @@ from migaki.training.checkpoint import (
 from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor
 from migaki.training.plan import epoch_steps, step_rows
+from migaki.training.resampling import resampled
 from migaki.training.schedules import rate_at
 from migaki.training.settings import Training
 
-__all__ = ["History", "Judge", "accumulate_gradients", "fit"]
+__all__ = ["History", "Judge", "accumulate_gradients", "adamw", "fit"]
 
 _SPARE_BYTES = 64 << 20
 """For logs, predictions and the report."""
@@ -134,7 +136,7 @@ def fit(
     # The newest two checkpoints, the best one, the one being written; the start and the model are a third of one each.
     check_space(run.path, 5 * checkpoint_bytes(parameters) + _SPARE_BYTES)
     start = Start(run.path, parameters)
-    optimizer = _adamw(groups, training, learning_rate)
+    optimizer = adamw(groups, training, learning_rate)
     per_epoch = epoch_steps(len(train), training.batch_size)
     progress = Progress(total_steps=min(per_epoch * training.epochs, training.max_steps or per_epoch * training.epochs))
     n_epochs = -(-progress.total_steps // per_epoch)
@@ -201,7 +203,8 @@ def _without_steps(
     return History(0, 0, scores, seconds, "nothing to train by gradient", None)
 
 
-def _adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: float) -> torch.optim.AdamW:
+def adamw(groups: Sequence[ParameterGroup], training: Training, learning_rate: float) -> torch.optim.AdamW:
+    """The optimizer over the groups; each has its `rate_factor` beside its rate, for whoever sets the rate anew."""
     return torch.optim.AdamW(
         [
             {
@@ -277,6 +280,8 @@ class _Loop:
     progress: Progress
     per_epoch: int
     saved_at_s: float = field(default_factory=time.monotonic)
+    drawn: tuple[int, np.ndarray] | None = None
+    """Of the present epoch: its number, and its rows before they are put in order."""
 
     def run_steps(self) -> str:
         progress, patience = self.progress, self.training.early_stopping
@@ -344,7 +349,7 @@ class _Loop:
         rate = rate_at(progress.step, progress.total_steps, self.learning_rate, training.schedule, training.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
-        numbers = step_rows(len(self.train), training.batch_size, self.seed, progress.step)
+        numbers = self._numbers(progress.step)
         examples = [self._example(int(number), progress.step // self.per_epoch) for number in numbers]
         self.learner.train_mode(training.dropout)
         self.optimizer.zero_grad(set_to_none=True)
@@ -386,6 +391,17 @@ class _Loop:
             for name, parameter in group.named:
                 if parameter.grad is not None:
                     parameter.lerp_(self.anchors[name], share)
+
+    def _numbers(self, step: int) -> np.ndarray:
+        """The rows of a step: those of the epoch, which are all rows or drawn by their labels, in the epoch's order."""
+        numbers = step_rows(len(self.train), self.training.batch_size, self.seed, step)
+        if not self.training.resample:
+            return numbers
+        epoch = step // self.per_epoch
+        if self.drawn is None or self.drawn[0] != epoch:
+            labels = [str(example.row.content.stratum()) for example in self.train]
+            self.drawn = epoch, resampled(labels, self.training.resample, self.seed, epoch)
+        return self.drawn[1][numbers]
 
     def _example(self, number: int, epoch: int) -> Example:
         """Row `number` as epoch `epoch` sees it: a function of (seed, epoch, row), whoever computes it and when."""
