@@ -71,6 +71,8 @@ def train(
         )
         splits = replace(splits, findings=(*splits.findings, *found))
     _note_findings(splits.findings, monitor)
+    for setting in _without_effect(recipe):
+        monitor.note(f"warning: {setting} changes nothing: {recipe.method.kind} takes no steps")
     # Torch takes seconds to import: faults of recipe and data are told before.
     base = base_of(recipe.model, recipe.task.base_role, runs) if recipe.method.uses_base else None
     from migaki.training.precision import measured_precision
@@ -227,6 +229,14 @@ def _save_model(run: RunFolder, learner: Learner) -> None:
 def _note_findings(findings: Sequence[Finding], monitor: Monitor) -> None:
     for finding in findings:
         monitor.note(f"{finding.level}: {finding}")
+
+
+def _without_effect(recipe: Recipe) -> list[str]:
+    """Settings against rare labels that a method without steps cannot follow; class weights it can."""
+    if recipe.method.takes_steps:
+        return []
+    asked = {"training.resample": recipe.training.resample, "task.focal_gamma": getattr(recipe.task, "focal_gamma", 0)}
+    return [name for name, value in asked.items() if value]
 
 
 def _as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path) -> Recipe:

@@ -80,6 +80,17 @@ class Recipe(Part):
     seed: NonNegativeInt = 0
     """Everything random follows from this number."""
 
+    @field_validator("training")
+    @classmethod
+    def _labels_are_evened_out_once(cls, training: Training, info: ValidationInfo) -> Training:
+        task = info.data.get("task")
+        if training.resample and task is not None:
+            if task.content_kind != "labelled":
+                raise ValueError(f"resample evens out labels, and rows of {task.kind} have not one each; leave it out.")
+            if getattr(task, "class_weights", "none") != "none":
+                raise ValueError("resample and task.class_weights both make up for rare labels; keep one of the two.")
+        return training
+
     @field_validator("generality")
     @classmethod
     def _beside_the_recipe(cls, value: str, info: ValidationInfo) -> str:

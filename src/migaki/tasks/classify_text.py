@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from migaki.core.parts import Learner, Task
 from migaki.core.types import Ability, Dataset, Evaluation, Prediction
@@ -37,6 +37,10 @@ class ClassifyText(Task):
     begins where the frozen features already are), or from small random numbers."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: a row counts rows / (classes x rows of its class) in the loss, so that rare classes are not drowned."""
+    focal_gamma: NonNegativeFloat = 0.0
+    """Above 0 a row's loss is multiplied by (1 - p) to this power, p being the probability of its label: what is answered
+    well already counts less, and rows that are hard, often those of rare labels, count more. 2 is usual. Only methods that
+    take steps have such a loss. Source: Lin et al. 2017, arXiv:1708.02002, section 3."""
 
     content_kind: ClassVar[str] = "labelled"
     primary: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")

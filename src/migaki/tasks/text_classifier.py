@@ -38,6 +38,7 @@ __all__ = [
     "HEAD_FILE",
     "STATE_FILE",
     "TextClassifier",
+    "focal_factor",
     "has_pairs",
     "new_classifier",
     "restore_classifier",
@@ -84,6 +85,7 @@ class TextClassifier(nn.Module):
         if self._form and self._form.separator is not None:
             self.body.tell_pairs_apart(self._form.separator)
         self._known = Known()
+        self._focal_gamma: float = getattr(task, "focal_gamma", 0.0)
         self.fingerprint = base.fingerprint
         self._targets = 1
         """Labels that count in the loss of a row."""
@@ -218,11 +220,17 @@ class TextClassifier(nn.Module):
         return self.head(self.dropout(features_BD))  # type: ignore[no-any-return]
 
     def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
-        """Sum over the rows of class weight x cross-entropy, scalar."""
+        """Sum over the rows of class weight x cross-entropy, that of a row times its focal factor, scalar."""
         labels_B = torch.tensor([e.labels[0] for e in examples], device=self.device)
-        return F.cross_entropy(
-            self(examples).float(), labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="sum"
+        logits_BC = self(examples).float()
+        if not self._focal_gamma:
+            return F.cross_entropy(
+                logits_BC, labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="sum"
+            )
+        loss_B = F.cross_entropy(
+            logits_BC, labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="none"
         )
+        return (focal_factor(logits_BC, labels_B, self._focal_gamma) * loss_B).sum()
 
     def generic_loss(self, examples: Sequence[Example]) -> torch.Tensor:
         """The loss without smoothing, computed as transformers does: what the flat way is compared with."""
@@ -326,6 +334,17 @@ def new_classifier(base: Base, task: ClassifyText, train: Dataset, seed: int) ->
             nn.init.normal_(network.head.weight, std=0.02)
             nn.init.zeros_(network.head.bias)
     return network
+
+
+def focal_factor(logits_BC: torch.Tensor, labels_B: torch.Tensor, gamma: float) -> torch.Tensor:
+    """(1 - p)^gamma of each row, (B,), p being the probability of its label; the gradient goes through it too.
+
+    Source: Lin et al. 2017, arXiv:1708.02002, equation 4.
+    """
+    others_BC = logits_BC.masked_fill(F.one_hot(labels_B, logits_BC.shape[1]).bool(), float("-inf"))
+    # log(1 - p) over the other labels: 1 - p itself would be 0 in float32 where a row is answered surely, and the gradient
+    # of a power below 1 is infinite there.
+    return (gamma * (others_BC.logsumexp(1) - logits_BC.logsumexp(1))).exp()
 
 
 def has_pairs(dataset: Dataset) -> bool:

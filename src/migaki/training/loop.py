@@ -166,6 +166,7 @@ def fit(
             parameters=parameters,
             start=start,
             anchors=_anchors(start, parameters) if training.l2_sp else {},
+            strata=[str(example.row.content.stratum()) for example in train] if training.resample else [],
             learning_rate=learning_rate,
             seed=seed,
             monitor=monitor,
@@ -273,6 +274,8 @@ class _Loop:
     start: Start
     anchors: Mapping[str, torch.Tensor]
     """Where the weights are pulled to; empty where they are not."""
+    strata: Sequence[str]
+    """The label of each row; empty where rows are not drawn by it."""
     learning_rate: float
     seed: int
     monitor: Monitor
@@ -399,9 +402,8 @@ class _Loop:
             return numbers
         epoch = step // self.per_epoch
         if self.drawn is None or self.drawn[0] != epoch:
-            labels = [str(example.row.content.stratum()) for example in self.train]
-            self.drawn = epoch, resampled(labels, self.training.resample, self.seed, epoch)
-        return self.drawn[1][numbers]
+            self.drawn = epoch, resampled(self.strata, self.training.resample, self.seed, epoch)
+        return np.asarray(self.drawn[1][numbers])
 
     def _example(self, number: int, epoch: int) -> Example:
         """Row `number` as epoch `epoch` sees it: a function of (seed, epoch, row), whoever computes it and when."""

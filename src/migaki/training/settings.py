@@ -63,6 +63,10 @@ class Training(Part):
     mask_tokens: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each text's tokens that are hidden behind the mask token, drawn anew in every epoch: augmentation for
     encoders."""
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How evenly the labels are visited in an epoch: 0 as often as they stand in the rows, 1 all equally often, 0.5 by the
+    square root of their rows. An epoch has as many rows as before: rows of rare labels come more than once, those of
+    frequent ones in turn over the epochs. Only for rows with one label each, and instead of task.class_weights."""
     l2_sp: NonNegativeFloat = 0.0
     """Pull of every trained weight towards where it started, which is what it was pretrained to: w -= rate x l2_sp x
     (w - start), apart from the gradient like weight_decay, at most the whole way; 0: none. Keeps more of what the base
