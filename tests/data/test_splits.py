@@ -148,3 +148,29 @@ def test_the_order_in_a_file_says_nothing_about_the_split():
     rows = rows_of([(f"{i}", "ab"[i % 2]) for i in range(1000)])
     shuffled = random.Random(1).sample(rows, len(rows))
     assert keys(split_off(rows, 0.1, 7, "test")[1]) == keys(split_off(shuffled, 0.1, 7, "test")[1])
+
+
+def test_case_width_and_spaces_do_not_part_copies():
+    """Half of the texts stand there twice, once in full-width capitals: both copies are always on one side."""
+    wide = str.maketrans({ch: chr(ord(ch) + 0xFEE0) for ch in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
+    plain = [(f"text number {n}", "ab"[n % 2]) for n in range(40)]
+    rows = rows_of([*plain, *((text.upper().translate(wide), label) for text, label in plain[:20])])
+    for seed in range(5):
+        kept, taken = split_off(rows, 0.3, seed, "test")
+        assert not {row.place.line % 40 for row in kept if row.place.line < 22 or row.place.line >= 42} & {
+            row.place.line % 40 for row in taken if row.place.line < 22 or row.place.line >= 42
+        }
+
+
+def test_a_copy_in_capitals_is_a_leak_a_repeat_and_a_conflict():
+    train, test = rows_of([("my screen", "a"), ("Ｍｙ  Screen", "b")]), rows_of([("MY SCREEN", "a")], "test.csv")
+    (pair,) = repeats_between(Dataset("train", tuple(train)), Dataset("test", tuple(test)))
+    assert (str(pair[0].place), str(pair[1].place)) == ("test.csv:2", "a.csv:2")
+    assert repeats_within(train).examples == ("a.csv:3 = a.csv:2",)
+    assert conflicting(train).examples == ("a.csv:2 (a), a.csv:3 (b)",)
+
+
+def test_where_no_text_is_a_copy_the_draw_is_by_the_texts_themselves():
+    """So the splits of earlier runs stay what they were."""
+    rows = rows_of([(f"Text {n}", "ab"[n % 2]) for n in range(60)])
+    assert split_off(rows, 0.3, 1, "test") == split_off(rows, 0.3, 1, "test", lambda row: row.content.key())

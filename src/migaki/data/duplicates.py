@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["clusters", "compared_form", "jaccard", "near_pairs"]
+__all__ = ["clusters", "compared_form", "copy_form", "jaccard", "near_pairs"]
 
 _GRAM = 3
 _HASHES, _BAND = 128, 4
@@ -33,6 +33,16 @@ def compared_form(text: str) -> str:
     'abc ガ'
     """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def copy_form(key: str) -> str:
+    """What copies of a row have in common: the key of its content, its case, width and spaces aside.
+
+    >>> copy_form("Ａ  b\x1fC") == copy_form("a B\x1fc"), copy_form("a\x1fb") == copy_form("a b")
+    (True, False)
+    """
+    # The separator of two texts counts as a space for str.split, but it is what tells ("a", "b c") from ("a b", "c").
+    return "\x1f".join(map(compared_form, key.split("\x1f")))
 
 
 def _grams(text: str) -> set[str]:

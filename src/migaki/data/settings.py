@@ -15,6 +15,7 @@ from migaki.core.parts import Part
 from migaki.core.types import Dataset, Finding, Record, Row, Several, Splits
 from migaki.data.cleaning import Step, clean_rows
 from migaki.data.corrections import apply_corrections
+from migaki.data.duplicates import copy_form
 from migaki.data.formats import READERS
 from migaki.data.problems import refuse_rows
 from migaki.data.sources import Table, is_address, read_records
@@ -311,7 +312,7 @@ class Data(Part):
             shared = repeats_between(Dataset("train", tuple(rows)), other)
             if not shared:
                 continue
-            leaked |= {row.content.key() for row, _ in shared}
+            leaked |= {copy_form(row.content.key()) for row, _ in shared}
             message = f"{len(shared)} of {len(other)} {other.name} rows are also in train"
             if self.drop_repeats:
                 findings.append(_overlap("note", f"{message}; their train copies are left out", shared))
@@ -324,7 +325,7 @@ class Data(Part):
                 n_test = len(given["test"])
                 message = f"{len(shared)} of {n_test} test rows are also in valid, by which the model is chosen"
                 findings.append(_overlap("warning", message, shared, "Remove them from one of the two files"))
-        kept = [row for row in rows if not (self.drop_repeats and row.content.key() in leaked)]
+        kept = [row for row in rows if not (leaked and self.drop_repeats and copy_form(row.content.key()) in leaked)]
         if not kept:
             raise DataError(
                 f"All {len(rows)} train rows are also in valid or test (first: {rows[0].place}), so none is left to "

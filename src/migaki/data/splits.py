@@ -1,4 +1,4 @@
-"""Train, valid and test: balanced by label, and exact duplicates always on one side."""
+"""Train, valid and test: balanced by label, and copies of a row (case, width and spaces aside) always on one side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from migaki.core.errors import DataError
 from migaki.core.seeds import derive
 from migaki.core.types import Dataset, Finding, Place, Record, Row, Several, shorten
 from migaki.data.balance import dealt
-from migaki.data.duplicates import clusters, near_pairs
+from migaki.data.duplicates import clusters, copy_form, near_pairs
 from migaki.data.problems import refuse_rows
 
 __all__ = [
@@ -51,9 +51,9 @@ def split_off(
         fraction: of the rows, 0..1.
         seed: of the draw.
         name: of the split, which makes another draw.
-        together: the key of each row; None: its content's own.
+        together: the key of each row; None: one that copies have in common.
     """
-    key_of = together or _own_key
+    key_of = together or _copies_together(rows)
     groups, strata = _grouped(rows, key_of)
     if _several(rows):
         part_of = dealt(groups, [1 - fraction, fraction], seed, f"split {name}", keep_first=True)
@@ -83,7 +83,7 @@ def fold_off(
     Raises:
         DataError: there are fewer groups of rows than parts.
     """
-    key_of = together or _own_key
+    key_of = together or _copies_together(rows)
     groups, strata = _grouped(rows, key_of)
     if len(groups) < folds:
         raise DataError(
@@ -170,7 +170,7 @@ def _time(value: Any) -> float:
 def groups_of(
     rows: Sequence[Row], records: Sequence[Record], column: str | None, near: float | None
 ) -> Together | None:
-    """A key that is equal for rows which must not be divided: equal contents, equal values of a column, similar texts.
+    """A key that is equal for rows which must not be divided: copies, equal values of a column, similar texts.
 
     Raises:
         DataError: the column is not there, or empty in some rows.
@@ -180,7 +180,7 @@ def groups_of(
     keys = [row.content.key() for row in rows]
     pairs: list[tuple[int, int]] = []
     first: dict[tuple[str, str], int] = {}
-    named = [("key", key) for key in keys]
+    named = [("key", copy_form(key)) for key in keys]
     for number, name in enumerate(named):
         pairs.append((first.setdefault(name, number), number))
     if column is not None:
@@ -215,9 +215,14 @@ def _check_column(records: Sequence[Record], column: str, setting: str) -> None:
         raise DataError(f"{setting} names the column {column!r}, which is not in {source}; {nearest(column, names)}")
 
 
-def _own_key(row: Row) -> str:
-    key: str = row.content.key()
-    return key
+def _copies_together(rows: Sequence[Row]) -> Together:
+    """A key that copies have in common: the smallest of their own, so that the draw does not depend on their order."""
+    keys = {row.content.key() for row in rows}
+    smallest: dict[str, str] = {}
+    form_of = {key: copy_form(key) for key in keys}
+    for key in sorted(keys):
+        smallest.setdefault(form_of[key], key)
+    return lambda row: smallest[form_of[row.content.key()]]
 
 
 def _grouped(rows: Sequence[Row], key_of: Together) -> tuple[dict[str, list[Row]], dict[str, list[str]]]:
@@ -267,19 +272,20 @@ def _quotas(sizes: Mapping[str, int], fraction: float) -> dict[str, int]:
 
 
 def repeats_between(train: Dataset, other: Dataset) -> list[tuple[Row, Row]]:
-    """Rows of `other` whose key also stands in train, each with the first such train row."""
+    """Rows of `other` that are copies of a train row (case, width and spaces aside), each with the first such train row."""
     first: dict[str, Row] = {}
     for row in train.rows:
-        first.setdefault(row.content.key(), row)
-    return [(row, first[row.content.key()]) for row in other.rows if row.content.key() in first]
+        first.setdefault(copy_form(row.content.key()), row)
+    forms = [copy_form(row.content.key()) for row in other.rows]
+    return [(row, first[form]) for row, form in zip(other.rows, forms, strict=True) if form in first]
 
 
 def repeats_within(rows: Sequence[Row]) -> Finding | None:
-    """Exact duplicates in one file, with the place of the first copy."""
+    """Copies in one file (case, width and spaces aside), with the place of the first one."""
     first: dict[str, Row] = {}
     again = []
     for row in rows:
-        earlier = first.setdefault(row.content.key(), row)
+        earlier = first.setdefault(copy_form(row.content.key()), row)
         if earlier is not row:
             again.append((row, earlier))
     if not again:
@@ -297,7 +303,7 @@ def conflicting(rows: Sequence[Row]) -> Finding | None:
     """One text under several labels: no model can get both right."""
     by_key: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_key[row.content.key()].append(row)
+        by_key[copy_form(row.content.key())].append(row)
     found = [members for members in by_key.values() if len({_answer(m) for m in members}) > 1]
     if not found:
         return None
