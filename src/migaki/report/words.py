@@ -162,6 +162,7 @@ _EN = {
     # The machine, by its name in environment.json
     "machine_cores": "Processor cores",
     "machine_cpu": "Processor",
+    "machine_cpu_quota": "Cores' worth of time that may be used",
     "machine_device": "Computed on",
     "machine_dtype": "Number format",
     "machine_fingerprint": "Weights (sha256)",
@@ -173,6 +174,7 @@ _EN = {
     "machine_reason": "Why this format",
     "machine_reference": "Model",
     "machine_threads": "Threads",
+    "machine_torch_build": "torch built for",
 }
 
 _JA = {
@@ -327,6 +329,7 @@ _JA = {
     "metric_stopped": "自分で終わった回答",
     "machine_cores": "プロセッサのコア数",
     "machine_cpu": "プロセッサ",
+    "machine_cpu_quota": "使えるコア時間（コア数）",
     "machine_device": "計算装置",
     "machine_dtype": "数値形式",
     "machine_fingerprint": "重み（sha256）",
@@ -338,6 +341,7 @@ _JA = {
     "machine_reason": "数値形式の理由",
     "machine_reference": "モデル",
     "machine_threads": "スレッド数",
+    "machine_torch_build": "torch のビルド",
 }
 
 WORDS: dict[Language, dict[str, str]] = {"en": _EN, "ja": _JA}
