@@ -28,7 +28,7 @@ LAYERS = [
     {"recipe"},
     {"generality", "run", "unfinished"},
     {"audit", "doctor", "pipeline", "todo", "trial"},
-    {"choosing", "comparison"},
+    {"choosing", "comparison", "search"},
     {"cli"},
     {"__main__", "migaki"},
 ]
@@ -38,11 +38,13 @@ HEIGHT = {room: height for height, layer in enumerate(LAYERS) for room in layer}
 HEAVY = (
     "jinja2",
     "numpy",
+    "optuna",
     "pyarrow",
     "pydantic",
     "rich",
     "sacrebleu",
     "safetensors",
+    "sqlalchemy",
     "tokenizers",
     "torch",
     "transformers",

@@ -1,0 +1,190 @@
+"""Which trials are worth going on with: decided on the validation rows, at evaluations that come before the end.
+
+A figure is a pair (better is larger, minus the loss): where the metric is equal, the smaller loss decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+__all__ = ["PRUNERS", "Figure", "Halving", "Keep", "Median", "Pruner", "Standing", "evaluations_of", "pruner_of"]
+
+Figure = tuple[float, float]
+State = Literal["running", "waiting", "finished", "stopped", "failed"]
+
+_STEEPNESS = 3
+"""Of so many trials one goes on (eta)."""
+_SHARES = (1 / 9, 1 / 3)
+_FEWEST = 4
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a trial has come."""
+
+    number: int
+    evaluations: int
+    """How many a whole training has."""
+    figures: Mapping[int, Figure] = field(default_factory=dict)
+    """The best so far, by the number of evaluations it has seen."""
+    state: State = "running"
+
+    def at(self, share: float) -> Figure | None:
+        """The figure at this share of the training, if it has come so far."""
+        return self.figures.get(max(1, math.ceil(share * self.evaluations - 1e-9)))
+
+
+class Pruner(Protocol):
+    """Asked after an evaluation whether a trial goes on, and for what was halted whether it may go on after all."""
+
+    halts: bool
+    """Whether a trial that does not go on may be taken up again; else it is given up."""
+
+    def goes_on(self, trial: Standing, all_trials: Sequence[Standing], all_started: bool) -> bool:
+        """Whether to train further now."""
+        ...
+
+    def promoted(self, all_trials: Sequence[Standing], all_started: bool) -> int | None:
+        """The number of a halted trial that is to be taken up again."""
+        ...
+
+    def hopeless(self, all_trials: Sequence[Standing], n_trials: int) -> list[int]:
+        """Numbers of halted trials that can never be taken up again, however the others do."""
+        ...
+
+
+class Keep:
+    """Every trial is trained to its end."""
+
+    halts = False
+
+    def goes_on(self, trial: Standing, all_trials: Sequence[Standing], all_started: bool) -> bool:
+        return True
+
+    def promoted(self, all_trials: Sequence[Standing], all_started: bool) -> int | None:
+        return None
+
+    def hopeless(self, all_trials: Sequence[Standing], n_trials: int) -> list[int]:
+        return []
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Successive halving without waiting: at each rung the best third goes on, the others are halted with their
+    checkpoint and taken up again once they are among the best third of more trials.
+
+    With several brackets the trials take turns in beginning at a later rung, in case that early figures mislead.
+    Source: Li et al. 2018, arXiv:1810.05934 (asynchronous halving); Li et al. 2016, arXiv:1603.06560 (Hyperband).
+    """
+
+    brackets: int = 1
+    halts = True
+
+    def rungs(self, trial: Standing) -> list[tuple[int, int]]:
+        """(rung, evaluation at which the trial stands on it), those before the end, each evaluation once.
+
+        >>> Halving().rungs(Standing(0, evaluations=9)), Halving().rungs(Standing(0, evaluations=3))
+        ([(0, 1), (1, 3)], [(1, 1)])
+        """
+        found = {}
+        for rung in range(self._bracket(trial.number), len(_SHARES)):
+            # Where evaluations are few, two rungs fall on one; it counts as the later of them.
+            found[max(1, math.ceil(_SHARES[rung] * trial.evaluations - 1e-9))] = rung
+        return sorted((rung, at) for at, rung in found.items() if at < trial.evaluations)
+
+    def _bracket(self, number: int) -> int:
+        return number % self.brackets
+
+    def goes_on(self, trial: Standing, all_trials: Sequence[Standing], all_started: bool) -> bool:
+        at = max(trial.figures, default=0)
+        rung = next((rung for rung, place in self.rungs(trial) if place == at), None)
+        return rung is None or trial.number in self._best(rung, trial.number, all_trials, all_started)
+
+    def promoted(self, all_trials: Sequence[Standing], all_started: bool) -> int | None:
+        waiting = [t for t in all_trials if t.state == "waiting"]
+        for rung in reversed(range(len(_SHARES))):
+            for trial in waiting:
+                at = max(trial.figures)
+                if (rung, at) in self.rungs(trial) and trial.number in self._best(
+                    rung, trial.number, all_trials, all_started
+                ):
+                    return trial.number
+        return None
+
+    def hopeless(self, all_trials: Sequence[Standing], n_trials: int) -> list[int]:
+        found = []
+        for trial in (t for t in all_trials if t.state == "waiting"):
+            at = max(trial.figures)
+            rung = next(rung for rung, place in self.rungs(trial) if place == at)
+            ranked = self._ranked(rung, trial.number, all_trials)
+            # More trials can only push it down.
+            if ranked.index(trial.number) >= max(1, math.ceil(n_trials / _STEEPNESS)):
+                found.append(trial.number)
+        return found
+
+    def _best(self, rung: int, number: int, all_trials: Sequence[Standing], all_started: bool) -> list[int]:
+        ranked = self._ranked(rung, number, all_trials)
+        share = len(ranked) / _STEEPNESS
+        # While more are to come a third is rounded down; in the end somebody has to go on.
+        return ranked[: max(1, math.ceil(share)) if all_started else math.floor(share)]
+
+    def _ranked(self, rung: int, number: int, all_trials: Sequence[Standing]) -> list[int]:
+        """Numbers of the trials of this bracket that have reached the rung, the best first; of equal ones the earlier."""
+        reached = []
+        for trial in all_trials:
+            at = next((place for r, place in self.rungs(trial) if r == rung), None)
+            if self._bracket(trial.number) == self._bracket(number) and at in trial.figures:
+                assert at is not None
+                reached.append((trial.figures[at], -trial.number))
+        return [-minus for _, minus in sorted(reached, reverse=True)]
+
+
+class Median:
+    """A trial is given up whose best figure so far is worse than the median of the others at the same share of their
+    training; the first ones are never.
+
+    Source: Golovin et al. 2017, Google Vizier, doi:10.1145/3097983.3098043, section 3.2.2.
+    """
+
+    halts = False
+
+    def goes_on(self, trial: Standing, all_trials: Sequence[Standing], all_started: bool) -> bool:
+        at = max(trial.figures, default=0)
+        others = [t.at(at / trial.evaluations) for t in all_trials if t.number != trial.number]
+        there = sorted(figure for figure in others if figure is not None)
+        return len(there) < _FEWEST or trial.figures[at] >= there[len(there) // 2]
+
+    def promoted(self, all_trials: Sequence[Standing], all_started: bool) -> int | None:
+        return None
+
+    def hopeless(self, all_trials: Sequence[Standing], n_trials: int) -> list[int]:
+        return []
+
+
+PRUNERS = ("none", "halving", "hyperband", "median", "patience")
+
+
+def pruner_of(name: str) -> Pruner:
+    """The pruner of this name. `patience` is a setting of every training (`training.early_stopping`), so that here
+    nothing is left to decide."""
+    if name == "median":
+        return Median()
+    if name in ("halving", "hyperband"):
+        return Halving(brackets=3 if name == "hyperband" else 1)
+    assert name in PRUNERS, name
+    return Keep()
+
+
+def evaluations_of(n_rows: int, batch_size: int, epochs: int, max_steps: int | None, per_epoch: int) -> int:
+    """How many evaluations a training has after its first step: `per_epoch` of them in each epoch, and one at the end.
+
+    >>> evaluations_of(100, 16, epochs=3, max_steps=None, per_epoch=1), evaluations_of(100, 16, 3, 8, 1)
+    (3, 2)
+    """
+    steps = -(-n_rows // batch_size)
+    total = min(steps * epochs, max_steps or steps * epochs)
+    due = [step for step in range(1, total + 1) if step * per_epoch // steps > (step - 1) * per_epoch // steps]
+    return len(due) + (total not in due)
