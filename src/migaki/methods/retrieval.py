@@ -33,6 +33,7 @@ from migaki.models.base import Base, load_base
 from migaki.retrieval import Hit, Index, Library, Passage, Way, read_passages, write_passages
 from migaki.retrieval.dense import normalised
 from migaki.tasks.body import Body
+from migaki.tasks.pairs import check_pairs
 from migaki.training.plan import token_groups
 
 if TYPE_CHECKING:
@@ -381,6 +382,7 @@ class VotingLearner(_SearchingLearner):
         if self._asleep:
             return super().predict(rows, answers=answers, watch=watch)
         assert self.index is not None
+        check_pairs(rows, self.network.paired)
         index_of = {label: i for i, label in enumerate(self.labels)}
         weight_C = self.network.class_weight.double().cpu().numpy()
         label_N = np.array([index_of[str(p.label)] for p in self.index.passages])

@@ -10,6 +10,7 @@ part if at least half of its characters do.
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,10 +36,14 @@ def tag_names(labels: Sequence[str]) -> list[str]:
 def own_places(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The characters that each token alone stands for: without white space at its ends, and without those of earlier tokens.
 
-    A tokenizer may give one character to several tokens (bytes of a Japanese letter), of which the first one has it.
+    A tokenizer may give one character to several tokens (bytes of a Japanese letter), of which the first one has it. Where it
+    composes two characters into one (ｶ and ﾞ) or drops an accent that is a character of its own, it gives its place to the
+    first of them; the second one belongs to the same token.
 
     >>> own_places("Aki 京", [(0, 3), (3, 5), (4, 5), (5, 5)])
     [(0, 3), (4, 5), (5, 5), (5, 5)]
+    >>> own_places("ｶﾞs", [(0, 1), (2, 3)])
+    [(0, 2), (2, 3)]
     """
     found, taken = [], 0
     for start, end in places:
@@ -50,7 +55,29 @@ def own_places(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, 
             stop -= 1
         found.append((start, stop) if start < stop else (end, end))
         taken = max(taken, end)
-    return found
+    return _with_marks(text, found)
+
+
+def _with_marks(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Tokens with the marks behind them that no token stands for."""
+    found, begin = [], len(text)
+    for start, end in reversed(places):
+        if start < end:
+            stop = end
+            while stop < begin and _is_mark(text[stop - 1], text[stop]):
+                stop += 1
+            begin = start
+            end = stop
+        found.append((start, end))
+    return found[::-1]
+
+
+def _is_mark(before: str, character: str) -> bool:
+    """Whether the character is written on the one before it, or normalisation makes one of both."""
+    if unicodedata.category(character).startswith("M"):
+        return True
+    one, other = (unicodedata.normalize("NFKC", ch) for ch in (before, character))
+    return len(unicodedata.normalize("NFKC", before + character)) < len(one) + len(other)
 
 
 def tags_of(spans: Sequence[Span], places_T2: np.ndarray, labels: Sequence[str]) -> np.ndarray:
