@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def save_encoder(folder: Path, seed: int = 0, dropout: float = 0.0) -> Path:
-    """A BERT of two layers, 32 wide, with a WordPiece tokenizer over `WORDS` and single characters."""
+def save_encoder(folder: Path, seed: int = 0, dropout: float = 0.0, words: Sequence[str] = WORDS) -> Path:
+    """A BERT of two layers, 32 wide, with a WordPiece tokenizer over `words` and single characters."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece()
-    core.train_from_iterator(WORDS * 3, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    core.train_from_iterator([*words] * 3, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

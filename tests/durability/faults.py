@@ -26,9 +26,13 @@ import torch
 
 import migaki
 from migaki.training.checkpoint import checkpoint_folders
+from sentences import several_rows, tagged_rows
 from tiny import chat_rows, labelled_rows, save_decoder, save_encoder, write_rows
 
-WORKLOADS = ("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen", "decoder-reft")
+WORKLOADS = (
+    *("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen", "decoder-reft"),
+    *("encoder-tags", "encoder-several"),
+)
 _TIMES = ("seconds", "train_seconds", "peak_bytes", "latency_p50_s", "latency_p95_s")
 
 
@@ -37,6 +41,8 @@ def prepare(folder: Path) -> Path:
     save_encoder(folder / "encoder", dropout=0.1)
     save_decoder(folder / "decoder")
     write_rows(folder / "labelled.jsonl", labelled_rows(72))
+    write_rows(folder / "tagged.jsonl", [*tagged_rows(36), *tagged_rows(36, "ja")])
+    write_rows(folder / "several.jsonl", several_rows(72))
     write_rows(folder / "chats.jsonl", chat_rows(40))
     write_rows(folder / "general.jsonl", chat_rows(60)[40:])
     return folder
@@ -59,6 +65,26 @@ def recipe(workload: str, folder: Path) -> dict[str, Any]:
         return {**labelled, "method": method, "training": {**training, "mask_tokens": 0.3, "interpolate": 0.5}}
     if workload == "encoder-frozen":
         return {**labelled, "method": {"kind": "frozen", "blocks": 1}, "training": {**training, "dropout": None}}
+    if workload == "encoder-tags":
+        # Windows shorter than most texts, so that a row is several examples.
+        task = {"kind": "tag_tokens", "max_length": 12, "overlap": 4}
+        data = {"train": str(folder / "tagged.jsonl")}
+        return {
+            **labelled,
+            "task": task,
+            "data": data,
+            "method": {"kind": "lora", "rank": 2},
+            "training": {**training, "dropout": 0.1},
+        }
+    if workload == "encoder-several":
+        data = {"train": str(folder / "several.jsonl")}
+        return {
+            **labelled,
+            "task": "label_text",
+            "data": data,
+            "method": "full",
+            "training": {**training, "dropout": None},
+        }
     kind = workload.removeprefix("decoder-")
     return {
         "task": {"kind": "generate", "max_new_tokens": 6, "generated_rows": 2},

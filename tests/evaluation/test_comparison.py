@@ -98,3 +98,27 @@ def test_losses_are_weighed_by_their_tokens():
     """Row 2 has 90 of 100 tokens, so it decides: a is better by (0.5 x 90 - 1 x 10) / 100 nats a token."""
     a, b = Outcomes.of([[30.0, 45.0]], [10, 90]), Outcomes.of([[20.0, 90.0]], [10, 90])
     assert difference(b, a, 0)[0].value == pytest.approx(0.35)
+
+
+def test_a_ratio_of_sums_is_drawn_again_with_what_stands_below_it():
+    """F1 of two seeds: 2 x hits over wanted and found, (4 + 2) / (6 + 4) and 6 / (6 + 6); the mean of 0.6 and 0.5."""
+    outcomes = Outcomes.of([[4.0, 2.0], [2.0, 4.0]], [[6.0, 4.0], [6.0, 6.0]])
+    assert outcomes.seeds == pytest.approx([0.6, 0.5])
+    assert outcomes.value == pytest.approx(0.55)
+    assert not outcomes.is_share()
+    found = measure(Outcomes.of([[2.0] * 50], [[4.0] * 50]), 0)
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_two_methods_of_equal_hits_differ_by_what_one_invents():
+    """Both find every part, one also finds as many that are not there: F1 1 against 2/3 in every resample."""
+    right, inventive = Outcomes.of([[2.0] * 40], [[2.0] * 40]), Outcomes.of([[2.0] * 40], [[3.0] * 40])
+    gap, p = difference(right, inventive, 0)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert p < 0.01
+    assert difference(right, right, 0)[1] == 1.0
+
+
+def test_rows_with_nothing_to_find_make_no_figure_infinite():
+    nothing = Outcomes.of([[0.0, 0.0]], [[0.0, 0.0]])
+    assert (nothing.value, measure(nothing, 0).value) == (0.0, 0.0)

@@ -10,13 +10,14 @@ from importlib.resources import files
 import pytest
 
 from migaki.core.types import Place, Prediction
-from migaki.evaluation import classification, generation
+from migaki.evaluation import classification, generation, labelling, tagging
 from migaki.report.words import WORDS, said
 from migaki.tasks import all_tasks
 
 HOME = files("migaki.report")
 SOURCES = "".join(
-    HOME.joinpath(name).read_text(encoding="utf-8") for name in ("page.py", "figures.py", "page.html.jinja")
+    HOME.joinpath(name).read_text(encoding="utf-8")
+    for name in ("page.py", "answers.py", "figures.py", "page.html.jinja")
 )
 
 
@@ -28,7 +29,9 @@ def metrics() -> set[str]:
     place = Place("rows", 1)
     classified = classification([Prediction(place, "a", "a", 0.9, 0.1, 1)], ["a"], 0)
     answered = generation([Prediction(place, "a", "a", None, 0.1, 1, True)], 0)
-    return {*classified.metrics, *answered.metrics}
+    several = labelling([Prediction(place, "[]", "[]", 0.9, 0.1, 1, scores=(0.1,))], ["a"], 0)
+    parts = tagging([Prediction(place, "[]", "[]", None, 0.1, 1)], ["a"], 0)
+    return {*classified.metrics, *answered.metrics, *several.metrics, *parts.metrics}
 
 
 def test_both_languages_have_the_same_words_with_the_same_blanks():
