@@ -94,6 +94,28 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes", type=_minutes, metavar="M", help="beyond it more seeds and learning curves are left out"
     )
     compare.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
+    search = verb(
+        "search", _search, "search settings within a budget, and test the best against the default", json_output=True
+    )
+    recipe(search)
+    search.add_argument("--trials", type=_whole, metavar="N", help="at most (default: 20; a grid has all of it)")
+    search.add_argument("--minutes", type=_minutes, metavar="M", help="that all of it may take from now on")
+    search.add_argument("--sampler", choices=("tpe", "gp", "grid", "random"), default="tpe", help="default: tpe")
+    search.add_argument(
+        "--pruner",
+        choices=("none", "halving", "hyperband", "median", "patience"),
+        help="what ends a trial early (default: halving where there are steps; none for a grid)",
+    )
+    search.add_argument("--workers", type=_whole, default=1, metavar="K", help="processes (default: 1)")
+    search.add_argument(
+        "--seeds", type=_whole, default=3, metavar="N", help="trainings of each candidate in the end (default: 3)"
+    )
+    search.add_argument("--also", choices=("parameters", "latency"), help="what is wanted small beside the figure")
+    search.add_argument("--storage", metavar="URL", help="a database that several machines share (default: a file)")
+    search.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
+    rates = verb("rates", _rates, "try rising learning rates for some steps, and suggest one", json_output=True)
+    recipe(rates)
+    rates.add_argument("--steps", type=_whole, default=120, metavar="N", help="how many (default: 120)")
     evaluate = verb("evaluate", _evaluate, "judge a run on its test split or on other rows", run=True, json_output=True)
     rows_or_errors = evaluate.add_mutually_exclusive_group()
     rows_or_errors.add_argument(
@@ -180,7 +202,9 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("name", metavar="NAME", help="as `migaki models` lists it")
     get.set_defaults(verb=_models_get)
     verb("schema", _schema, "print the JSON schema of a recipe, for editors")
-    runs_folder(train, compare, evaluate, predict, generate, index, runs, report, show, check, page, doctor, lock)
+    runs_folder(
+        train, compare, search, rates, evaluate, predict, generate, index, runs, report, show, check, page, doctor, lock
+    )
     return parser
 
 
@@ -188,6 +212,13 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows above 0")
     return int(text[:9])
+
+
+def _whole(text: str) -> int:
+    try:
+        return _count(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0") from None
 
 
 def _gigabytes(text: str) -> float:
@@ -291,6 +322,95 @@ def _print_methods(facts: dict[str, Any]) -> None:
         labels = facts["labels"]
         each = f" ({flip['rows'] / labels:.0f} a label)" if labels else ""
         print(f"it would be {flip['method']} with about {flip['rows']} train rows{each}, by the validation rows")
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    from migaki.search.space import read_space
+
+    # The space is read before anything heavy is imported, so its mistakes are told at once.
+    space = read_space(arguments.recipe, arguments.set)
+    import signal
+
+    from migaki.core.errors import StoppedError
+    from migaki.report import write_search
+    from migaki.search import search
+
+    try:
+        found = search(
+            space,
+            arguments.runs,
+            trials=arguments.trials,
+            minutes=arguments.minutes,
+            sampler=arguments.sampler,
+            pruner=arguments.pruner,
+            workers=arguments.workers,
+            seeds=arguments.seeds,
+            second=arguments.also,
+            storage=arguments.storage,
+        )
+    except KeyboardInterrupt:
+        # What is done lies in the list of trials and their checkpoints, whatever the moment.
+        raise StoppedError(signal.SIGINT) from None
+    page = found.folder / "search.html"
+    page.write_text(write_search(found.folder, arguments.lang), encoding="utf-8")
+    _print_search(found.facts)
+    print(f"report: {page}")
+    print(f"use it: migaki train {found.recipe}")
+    if arguments.json:
+        keys = ("trials", "best", "default", "gain", "beats_default", "recipe")
+        print(json.dumps({key: found.facts[key] for key in keys}, ensure_ascii=False))
+
+
+def _print_search(facts: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from migaki.core.units import seconds_text
+    from migaki.search.display import settings_text
+
+    table = Table(title=f"trained anew with {facts['seeds']} seeds, 95 % intervals over rows and seeds")
+    for column in ("what", "validation", "test", "settings"):
+        table.add_column(column)
+    for final in facts["finals"]:
+        star = "* " if final["name"] == (facts["best_is"] if facts["beats_default"] else "default") else "  "
+        figures = [_interval_text(final[split]) if final[split] else "" for split in ("valid", "test")]
+        table.add_row(star + final["name"], *figures, settings_text(final["settings"]))
+    Console(width=max(130, Console().width), highlight=False).print(table)
+    states = [trial["state"] for trial in facts["trials"]]
+    print(
+        f"{len(states)} trials, {states.count('finished')} trained to their end, {states.count('failed')} failed; "
+        f"{seconds_text(facts['seconds'])}; the validation rows were looked at {facts['looks']} times, the test rows once"
+    )
+    gain = facts["gain"]
+    measured = (
+        f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] on the test rows (p {facts['p_value']:.3f})"
+    )
+    if facts["beats_default"]:
+        print(f"{facts['best_is']} beats the default: {facts['metric']} {measured}")
+    elif facts["best_is"] == "default":
+        print("nothing better than the default was found: no other trial has a figure")
+    else:
+        print(f"nothing better than the default was found: {facts['best_is']} has {facts['metric']} {measured}")
+    for plateau in facts["plateaus"]:
+        print(f"{plateau['setting']}: between {plateau['low']:g} and {plateau['high']:g} nothing changes")
+
+
+def _rates(arguments: argparse.Namespace) -> None:
+    from migaki.search.space import read_space
+
+    recipe = read_space(arguments.recipe, arguments.set).default
+    from migaki.search import range_test
+
+    found = range_test(recipe, arguments.runs, lambda text: print(text, file=sys.stderr), arguments.steps)
+    highest, lowest = max(found.smoothed), min(found.smoothed)
+    for at in range(0, len(found.rates), max(1, len(found.rates) // 24)):
+        share = (found.smoothed[at] - lowest) / ((highest - lowest) or 1.0)
+        print(f"{found.rates[at]:9.2e}  {found.smoothed[at]:8.4f}  {'#' * round(40 * share)}")
+    grows = f"twice that at {found.diverges:.2g}" if found.diverges else "it never grew to twice that"
+    print(f"the loss is least at a rate of {found.least:.2g}; {grows}")
+    print(f"suggested: training.learning_rate: {found.suggestion:g} (now {found.usual:g})")
+    if arguments.json:
+        print(json.dumps(found.as_json()))
 
 
 def _interval_text(m: Mapping[str, Any]) -> str:
