@@ -14,6 +14,7 @@ from migaki.choosing.cards import ModelCard, model_cards
 from migaki.choosing.estimate import METHODS, Estimate, Work, estimate
 from migaki.core.errors import ModelError
 from migaki.core.types import Splits
+from migaki.data.splits import labels_of
 from migaki.evaluation.slices import script_of
 from migaki.models import Model, locate
 
@@ -106,7 +107,8 @@ def choose(
         DataError: the rows cannot be used.
         UsageError: the cards cannot be used.
     """
-    task = {"labelled": "classify_text", "conversation": "generate"}[subject.content_kind]
+    # What makes vectors of texts can also give several labels, or name parts.
+    task = "generate" if subject.content_kind == "conversation" else "classify_text"
     known = [card for card in model_cards(cards) if task in card.tasks]
     splits = subject.data.load(subject.content_kind, subject.recipe.seed if subject.recipe else 0)
     texts = [
@@ -130,7 +132,7 @@ def choose(
         found.append(Candidate(card, _at_hand(card), estimates, fits, ""))
     found = [Candidate(c.card, c.at_hand, c.estimates, c.fits, _reason(c, language)) for c in found]
     found.sort(key=lambda c: _rank(c, language))
-    if probe and task == "classify_text":
+    if probe and subject.content_kind == "labelled":
         from migaki.choosing.probing import probed
 
         found = probed(found, splits)
@@ -139,9 +141,9 @@ def choose(
 
 def _work(splits: Splits, texts: Sequence[str], language: str, subject: Subject) -> Work:
     lengths = [len(text) / _CHARACTERS_A_TOKEN[language] + 2 for text in texts]
-    limit = 512 if subject.content_kind == "labelled" else 1024
+    limit = 1024 if subject.content_kind == "conversation" else 512
     lengths = [min(n, limit) for n in lengths]
-    labels = len({row.content.stratum() for row in splits.train.rows})
+    labels = len({label for row in splits.train.rows for label in labels_of(row)})
     settings = subject.recipe.training if subject.recipe else None
     return Work(
         len(splits.train),

@@ -8,7 +8,7 @@ from migaki.core.errors import DataError
 from migaki.core.seeds import generator
 from migaki.core.types import Dataset, Finding, Splits
 from migaki.data.settings import Data, Source
-from migaki.data.splits import repeats_between
+from migaki.data.splits import labels_of, repeats_between
 
 __all__ = ["replay_rows"]
 
@@ -32,12 +32,12 @@ def replay_rows(
         dataset, _ = data.read(source, content_kind, need_target=True)
     except DataError as error:
         raise DataError(f"training.replay.rows: {error}") from None
-    known = {row.content.stratum() for row in splits.train.rows}
-    strange = [row for row in dataset.rows if row.content.stratum() not in known]
+    known = frozenset().union(*map(labels_of, splits.train.rows))
+    strange = [row for row in dataset.rows if labels_of(row) - known]
     if strange:
         raise DataError(
             f"training.replay.rows: {len(strange)} of {len(dataset)} rows carry a label that no train row has (first: "
-            f"{strange[0].place}: {strange[0].content.stratum()!r}). A classifier can only learn from rows with its own labels: "
+            f"{strange[0].place}: {min(map(str, labels_of(strange[0]) - known))!r}). A classifier can only learn from rows with its own labels: "
             "leave training.replay out, or give such rows. To stay close to the base without any: training.l2_sp."
         )
     judged = Dataset("judged", (*splits.valid.rows, *splits.test.rows))

@@ -104,7 +104,9 @@ def write_report(folder: Path, language: Language = "en") -> str:
         n_suspicious=errors.get("counts", {}).get("relabel", 0),
         answers=[] if classes else _answers(predictions),
         worst=_worst_classified(predictions, answers, words) if classes else _worst_generated(predictions, words),
-        worst_caption=words["worst_caption_classify" if classes else "worst_caption_generate"],
+        worst_caption=words[
+            "worst_caption_spans" if answers == "spans" else "worst_caption_classify" if classes else "worst_caption_generate"
+        ],
         machine=_machine(environment, words, language),
     )
 
@@ -392,7 +394,8 @@ def _worst_classified(
     predictions: Sequence[Json], answers: str | None, words: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     wrong = [row for row in predictions if row["output"] != row["target"]]
-    wrong.sort(key=lambda row: -(row["confidence"] or 0))
+    # Named parts have no confidence as a whole; what is missing or too much of them says how wrong a row is.
+    wrong.sort(key=lambda row: -(row["part"][1] - row["part"][0] if answers == "spans" else row["confidence"] or 0))
     return [
         {
             "text": shorten(row["text"] if "text_pair" not in row else f"{row['text']} ‖ {row['text_pair']}", _TEXT),

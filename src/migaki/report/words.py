@@ -135,6 +135,7 @@ _EN = {
     "worst": "Worst errors",
     "worst_caption_classify": "Wrong answers, the most confident first.",
     "worst_caption_generate": "Rows with the highest loss per target token.",
+    "worst_caption_spans": "Texts with most parts missing or wrong first.",
     # Metrics, by their name in evaluation.json
     "metric_accuracy": "Accuracy",
     "metric_character_f1": "Shared characters (F1)",
@@ -304,6 +305,7 @@ _JA = {
     "worst": "大きな誤り",
     "worst_caption_classify": "誤答を確信度の高い順に示す。",
     "worst_caption_generate": "対象トークンあたりの損失が大きい行。",
+    "worst_caption_spans": "見落としや誤りの多いテキストの順に示す。",
     "metric_accuracy": "正解率",
     "metric_character_f1": "文字の一致（F1）",
     "metric_chrf": "文字列の一致（chrF）",
