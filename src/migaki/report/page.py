@@ -104,9 +104,7 @@ def write_report(folder: Path, language: Language = "en") -> str:
         n_suspicious=errors.get("counts", {}).get("relabel", 0),
         answers=[] if classes else _answers(predictions),
         worst=_worst_classified(predictions, answers, words) if classes else _worst_generated(predictions, words),
-        worst_caption=words[
-            "worst_caption_spans" if answers == "spans" else "worst_caption_classify" if classes else "worst_caption_generate"
-        ],
+        worst_caption=_worst_caption(classes, answers, words),
         machine=_machine(environment, words, language),
     )
 
@@ -408,6 +406,12 @@ def _worst_classified(
         }
         for row in wrong[:_WORST]
     ]
+
+
+def _worst_caption(classes: bool, answers: str | None, words: Mapping[str, str]) -> str:
+    if answers == "spans":
+        return words["worst_caption_spans"]
+    return words["worst_caption_classify"] if classes else words["worst_caption_generate"]
 
 
 def _worst_generated(predictions: Sequence[Json], words: Mapping[str, str]) -> list[dict[str, Any]]:
