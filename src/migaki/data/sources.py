@@ -71,7 +71,8 @@ def read_records(
     elif ending(path) == ".xlsx":
         table = _excel(_bytes(path), source, sheet)
     else:
-        table = _READERS[ending(path)](_bytes(path), source, encoding)
+        data = _bytes(path)  # first, for it says what is wrong with the name
+        table = _READERS[ending(path)](data, source, encoding)
     if not table.records:
         below = " below its header" if table.columns else ""
         raise DataError(f"{source} has no rows{below}. Give a file with at least one row.")
