@@ -502,6 +502,8 @@ def test_help_ends_with_exit_0_and_names_every_command():
     assert re.findall(r"^    (\w+) ", said.stdout, re.M) == [
         "train",
         "compare",
+        "search",
+        "rates",
         "evaluate",
         "predict",
         "generate",
@@ -509,6 +511,10 @@ def test_help_ends_with_exit_0_and_names_every_command():
         "runs",
         "report",
         "data",
+        "choose",
+        "doctor",
+        "lock",
+        "models",
         "schema",
     ]
 

@@ -37,7 +37,8 @@ def test_both_examples_learn_and_find_the_same_loss_before_training(tiny_decoder
     model = ["--model", str(tiny_decoder), "--steps", "12"]
     own_before, own_after = losses(run_example("loop", model, monkeypatch, capsys))
     before, after = losses(run_example("basic", [*model, "--runs", str(tmp_path)], monkeypatch, capsys))
-    assert own_before == before
+    # The example computes in all digits, migaki in the format that is fastest here.
+    assert own_before == pytest.approx(before, rel=1e-3)
     assert own_after < own_before
     assert after < before
 

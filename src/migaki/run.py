@@ -190,6 +190,12 @@ class Run:
         elif recipe.method.uses_base:
             base = load_base(Located(f"run:{self.id}", model_folder, None, "unknown"), recipe.task.base_role)
         learner = recipe.method.restore(base, recipe.task, model_folder)
+        precision = read_json(self.path / "environment.json").get("precision")
+        if precision:
+            import torch
+
+            # What it says is what was measured, to the last digit that the format has.
+            learner.compute_in(getattr(torch, precision["dtype"]))
         learner.evaluation_mode()
         return learner
 

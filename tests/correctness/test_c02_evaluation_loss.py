@@ -36,8 +36,8 @@ def test_the_evaluation_loss_is_the_target_mean_for_every_batch_size(
     for start in range(0, N_ROWS, batch):
         predictions += learner.predict(rows.rows[start : start + batch], answers=0)
     by_hand = loss_by_hand(learner, rows)
-    assert task.scores(predictions, learner.labels)["loss"] == pytest.approx(by_hand, rel=1e-6)
-    assert task.evaluate(predictions, learner.labels, seed=0).metrics["loss"].value == pytest.approx(by_hand, rel=1e-6)
+    assert task.scores(predictions, learner.labels)["loss"] == pytest.approx(by_hand, rel=1e-5)
+    assert task.evaluate(predictions, learner.labels, seed=0).metrics["loss"].value == pytest.approx(by_hand, rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

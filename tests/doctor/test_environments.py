@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import timeit
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from migaki.core.errors import UsageError
 from migaki.core.store import read_json
 from migaki.doctor import differences, write_lock
 from migaki.doctor.lock import dockerfile
-from migaki.environment import describe_environment
 from migaki.recipe import Recipe
 from tiny import labelled_rows
 
@@ -167,11 +165,6 @@ def test_a_run_cannot_be_compared_where_torch_is_missing(run, capsys, monkeypatc
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["doctor", "--run", str(run.path)]) == 2
     assert "migaki doctor says how" in capsys.readouterr().err
-
-
-def test_describing_the_environment_costs_a_run_less_than_a_fifth_of_a_second():
-    describe_environment()
-    assert min(timeit.repeat(describe_environment, number=1, repeat=3)) < 0.2
 
 
 def test_the_dockerfile_uses_the_python_and_threads_of_the_run(tmp_path):

@@ -565,7 +565,7 @@ def test_evaluating_the_training_rows_is_no_looking_up_of_their_own_labels(home,
 
 def test_a_task_that_is_neither_is_refused():
     class Other:
-        kind, content_kind = "rank", "pair"
+        kind, content_kind = "rank", "ranking"
 
     with pytest.raises(MigakiError, match="retrieve does not know how to look up for rank"):
         Retrieve().way(Other())  # type: ignore[arg-type]

@@ -99,13 +99,14 @@ def test_a_second_learner_over_the_same_rows_does_not_tokenise(
     calls: list[int] = []
 
     def watched(learner: Any) -> Any:
-        network, plain = learner.network, learner.network._pairs if kind == "classify_text" else learner.network._pair
+        network = learner.network
+        plain = network._tokenised_rows if kind == "classify_text" else network._pair
 
         def counted(*arguments: Any) -> Any:
             calls.append(1)
             return plain(*arguments)
 
-        monkeypatch.setattr(network, "_pairs" if kind == "classify_text" else "_pair", counted)
+        monkeypatch.setattr(network, "_tokenised_rows" if kind == "classify_text" else "_pair", counted)
         return learner
 
     task = task_of(kind, head="random") if kind == "classify_text" else task_of(kind)
@@ -175,3 +176,12 @@ def test_the_splits_at_hand_are_known_by_identity_and_the_oldest_is_forgotten() 
     assert known.find(splits[1]) is tokens[1]
     assert known.find(splits[2]) is tokens[2]
     assert known.find(dataset("a").rows) is None
+
+
+def test_the_characters_of_each_token_are_kept_with_it(own_cache: Path) -> None:
+    rows = dataset("ab", "c")
+    placed = [([1, 2], None, [(0, 1), (1, 2)]), ([3], None, [(0, 0)])]
+    for _ in range(2):  # made, and read back
+        tokens = Tokens.cached(rows, ["placed"], lambda: placed)
+        assert [tokens.places(i).tolist() for i in (0, 1)] == [[[0, 1], [1, 2]], [[0, 0]]]
+        assert tokens.ids(1).tolist() == [3]

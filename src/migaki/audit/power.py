@@ -21,7 +21,7 @@ def smallest_difference(n: int, discordant: float = 0.1) -> float:
     Source: Connor 1987, "Sample size for testing differences in proportions for the paired-sample design", Biometrics 43.
 
     >>> round(smallest_difference(1050), 3), round(smallest_difference(204), 3)
-    (0.027, 0.061)
+    (0.027, 0.062)
     """
 
     def rows_needed(difference: float) -> float:

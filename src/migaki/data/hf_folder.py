@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ __all__ = ["is_dataset_folder", "read_dataset_folder"]
 
 def is_dataset_folder(folder: Path) -> bool:
     """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote it."""
-    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+    # Not pathlib, which raises where a name is too long to be one.
+    return any(os.path.isfile(folder / name) for name in ("state.json", "dataset_dict.json"))  # noqa: PTH113
 
 
 def read_dataset_folder(folder: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:

@@ -41,7 +41,7 @@ def read_sheet(data: bytes, source: str, sheet: str | None) -> tuple[list[str], 
         formulas = load_workbook(io.BytesIO(data), read_only=True, data_only=False)
     except (InvalidFileException, zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise DataError(
-            f"{source} is not a readable Excel file ({error}). Save it again as .xlsx, or as CSV."
+            f"{source} is not a readable Excel file ({error}). Save it again as .xlsx, or save as CSV."
         ) from None
     names = [ws.title for ws in values.worksheets if any(_filled(row) for row in ws.iter_rows(values_only=True))]
     if sheet is not None and sheet not in values.sheetnames:

@@ -13,8 +13,9 @@ __all__ = ["Gazetteer"]
 
 
 class Gazetteer(Method):
-    """Every part that was named in the training rows is looked for in a text, the longest one first, and gets the label it
-    had most often. Names that mean something else in more than half of the places where they stand are left out.
+    """What was named in the training rows is looked for in a text, the longest first, and gets its most frequent label.
+
+    Names that mean something else in more than half of the places where they stand are left out.
 
     What a tuned model adds to it is what it makes of names that it has not seen. Source: the baseline of Tjong Kim Sang & De
     Meulder 2003, arXiv:cs/0306050, section 2.4.
