@@ -73,7 +73,8 @@ def audit_file(source: str, content_kind: str) -> Audit:
         DataError: a row cannot be used; lists the first ones.
     """
     reader = READERS[content_kind]
-    counts, problems, n_problems = _Counts(), [], 0
+    counts, n_problems = _Counts(), 0
+    problems: list[str] = []
     columns = None
     for record in iter_records(source):
         if isinstance(record, Record):

@@ -82,7 +82,7 @@ def _separated(path: Path, source: str) -> Iterator[Record | str]:
         yield from lines
 
     reader: Any = csv.reader(all_lines(), delimiter=separator, strict=True)
-    header = next(reader, [])
+    header: list[str] = next(reader, [])
     if not header or len(set(header)) < len(header) or not all(name.strip() for name in header):
         raise DataError(f"{source}:1: the header has columns without a name, or two of one name. Correct it.")
     while True:

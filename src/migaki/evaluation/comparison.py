@@ -31,7 +31,7 @@ class Outcomes:
     wanted and what was found, which differs, (S, N)."""
 
     @property
-    def weight_SN(self) -> np.ndarray:
+    def weight_SN(self) -> np.ndarray:  # noqa: N802 - its axes
         return np.broadcast_to(self.weights, self.gained_SN.shape)
 
     @classmethod
