@@ -226,6 +226,7 @@ def mirror():
         ("yesterday", ["ok"]),
         (None, ["ok"]),
     ],
+    ids=["long ago", "now", "no date", "none"],
 )
 def test_a_hub_in_reach_tells_whether_the_clock_is_right(mirror, date, found):
     mirror.date += [date] if date else []
