@@ -349,28 +349,6 @@ def test_with_half_the_digits_the_fused_layer_is_the_plain_formula_too_and_its_g
         assert float((ours - theirs).norm() / theirs.norm()) < 0.01
 
 
-def test_frozen_weights_kept_in_the_format_they_are_computed_in_change_nothing() -> None:
-    torch.manual_seed(0)
-    base = nn.Linear(64, 32).requires_grad_(False)
-    layer = LoraLinear(base, rank=4, scale=0.7, dropout=0.0, generator=torch.Generator().manual_seed(1))
-    nn.init.normal_(layer.lora_B, std=0.1)
-    x = torch.randn(9, 64, requires_grad=True)
-
-    def computed() -> list[torch.Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
-            y = layer(x)
-        return [y, *torch.autograd.grad(y.float().sum(), [x, layer.lora_A, layer.lora_B])]
-
-    before = computed()
-    layer.keep_in(torch.bfloat16)
-    assert layer.base.weight.dtype == torch.bfloat16
-    assert all(torch.equal(a, b) for a, b in zip(before, computed(), strict=True))
-    # In all digits it still computes, with the rounded weights, and is no start for another run.
-    assert layer(x).dtype == torch.float32
-    with pytest.raises(AssertionError, match="no start for another run"):
-        layer.merged()
-
-
 def test_the_fused_layer_leaves_what_it_was_given_as_it_was() -> None:
     """It adds into its own output in place; a gradient that is used twice must not be added to either."""
     base = nn.Linear(6, 4).requires_grad_(False)

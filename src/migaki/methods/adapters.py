@@ -133,12 +133,6 @@ class LoraLinear(nn.Module):
         low = nn.functional.linear(self.adapter_dropout(x), self.lora_A)
         return self.base(x) + nn.functional.linear(low, self.lora_B) * self.scale  # type: ignore[no-any-return]
 
-    def keep_in(self, dtype: torch.dtype) -> None:
-        """Keep the frozen weights in the format they are computed in, where nothing else ever reads them."""
-        fused = not (self.adapter_dropout.p > 0 or self.transposed or self.lora_magnitude is not None)
-        if fused and not self.base.weight.requires_grad:
-            self.base.to(dtype)
-
     def _at_length(self, x: torch.Tensor, magnitude_O: torch.Tensor) -> torch.Tensor:
         w_OI = self.base.weight.T if self.transposed else self.base.weight
         low = nn.functional.linear(self.adapter_dropout(x), self.lora_A)
@@ -174,7 +168,6 @@ class LoraLinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Module:
         """The base layer with the update added to its weight in float32."""
-        assert self.base.weight.dtype == self.lora_A.dtype, "rounded weights are no start for another run"
         updated_OI = self._updated()
         if self.lora_magnitude is not None:
             updated_OI *= (self.lora_magnitude.float() / self._lengths())[:, None]

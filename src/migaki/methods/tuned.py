@@ -22,7 +22,6 @@ from migaki.core.errors import DamagedError, Problem, RecipeError
 from migaki.core.parts import Example, ParameterGroup
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
-from migaki.methods.adapters import LoraLinear
 from migaki.training.activations import activations_of
 from migaki.training.plan import FLAT_PADDING_COST, token_groups
 
@@ -89,11 +88,6 @@ class TunedLearner:
                 body.use_flat = False
                 note(f"the model is computed as transformers does: the faster way differs by {worst:.1e} on it")
         kept = body.use_flat and passes > 0 and self._keep_activations(train, valid, passes, note)
-        if self._dtype != torch.float32:
-            # Not earlier: what was compared and what was kept above was computed of the weights as they were loaded.
-            for module in self.network.modules():
-                if isinstance(module, LoraLinear):
-                    module.keep_in(self._dtype)
         return {"path": "flat" if body.use_flat else "generic", "activations_kept": kept}
 
     def _remembered_difference(self, train: Sequence[Example]) -> float:
