@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import migaki
 from learners import base_from
@@ -100,6 +101,7 @@ def test_what_a_run_says_is_what_its_saved_model_and_its_base_reach(finished_run
     else:
         base = base_from(Path(recipe.model.reference), recipe.task.base_role)
     fresh = recipe.method.prepare(base, recipe.task, splits.train, recipe.seed)
+    fresh.compute_in(getattr(torch, json.loads((run.path / "environment.json").read_text())["precision"]["dtype"]))
     before = figures(measure_generality(fresh, recipe.task, probe))
     assert before == [(p["name"], pytest.approx(p["before"]["value"], abs=1e-4), p["n"]) for p in found["parts"]]
     for part in found["parts"]:
