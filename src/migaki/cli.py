@@ -152,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("what", metavar="FILE or RECIPE", nargs="?", help="a data file, or a recipe in YAML")
         for split in ("train", "valid", "test"):
             command.add_argument(f"--{split}", metavar="FILE", help=f"the {split} rows, instead of one file")
-        command.add_argument("--task", metavar="TASK", help="its kind (classify_text, tag_tokens ...), where the columns do not tell")
+        command.add_argument(
+            "--task", metavar="TASK", help="its kind (classify_text, tag_tokens ...), where the columns do not tell"
+        )
         command.add_argument("--model", metavar="MODEL", help="whose tokenizer counts; default: the recipe's")
         command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting")
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -177,7 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         json_output=True,
     )
     choose.add_argument("--data", metavar="FILE", required=True, help="rows to train on, or a recipe")
-    choose.add_argument("--task", metavar="TASK", help="its kind (classify_text, tag_tokens ...), where the columns do not tell")
+    choose.add_argument(
+        "--task", metavar="TASK", help="its kind (classify_text, tag_tokens ...), where the columns do not tell"
+    )
     choose.add_argument(
         "--minutes", type=_minutes, default=60.0, metavar="M", help="that one training may take (default: 60)"
     )
