@@ -11,6 +11,7 @@ from migaki.evaluation.multi_label import best_threshold, labelling, labelling_s
 from migaki.evaluation.slices import accuracy_slices, loss_slices
 from migaki.evaluation.suspicion import out_of_fold, suspects
 from migaki.evaluation.tagging import tagging, tagging_scores
+from migaki.evaluation.transcription import transcription, transcription_scores
 
 __all__ = [
     "ability_change",
@@ -35,5 +36,7 @@ __all__ = [
     "tagging",
     "tagging_scores",
     "temperature_scaling",
+    "transcription",
+    "transcription_scores",
     "wilson",
 ]
