@@ -138,3 +138,42 @@ def test_methods_are_compared_by_the_tasks_own_figure_and_against_its_floor(rows
         run = migaki.load(facts["runs"][0], tmp_path)
         assert facts["metrics"][metric]["value"] == pytest.approx(run.metrics[metric].value)
     assert floor in write_comparison(found.folder, "ja")
+
+
+@pytest.mark.parametrize(("rows", "method"), [("several", "lora"), ("tagged", "lora"), ("pairs", "lora")])
+def test_a_run_is_the_start_of_another_with_its_adapter_merged(rows, method, tiny_encoder, tmp_path):
+    migaki.train(recipe(rows, method, tiny_encoder), tmp_path)
+    second = migaki.train({**recipe(rows, "probe", tiny_encoder), "model": "run:1"}, tmp_path)
+    merge = json.loads((second.path / "environment.json").read_text(encoding="utf-8"))["model"]["merge"]
+    assert merge["rows"] > 0
+    assert merge["largest_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("rows", ["several", "tagged", "pairs"])
+def test_errors_of_a_run_become_a_list_of_places_to_collect_more_and_copies(rows, tiny_encoder, tmp_path, capsys):
+    from migaki.cli import main
+
+    given = recipe(rows, "probe", tiny_encoder)
+    given["data"] = {"train": [*ROWS[rows], dict(ROWS[rows][0])], "valid": 0.2, "test": 0.3}
+    migaki.train(given, tmp_path / "runs")
+    out = tmp_path / "errors.jsonl"
+    assert main(["evaluate", "1", "--errors", str(out), "--runs", str(tmp_path / "runs")]) == 0
+    kinds = [json.loads(line)["kind"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert "duplicate" in kinds
+    assert "copies: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rows", TASKS)
+def test_rows_of_every_task_are_checked_and_shown(rows, tiny_encoder, tmp_path, capsys):
+    from migaki.cli import main
+    from tiny import write_rows
+
+    file = write_rows(tmp_path / "rows.jsonl", ROWS[rows])
+    assert main(["data", "check", str(file), "--task", TASKS[rows]]) == 0
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"task: {TASKS[rows]}\ndata: {{train: rows.jsonl}}\nmodel: {tiny_encoder}\nmethod: probe\n", encoding="utf-8"
+    )
+    assert main(["data", "show", str(path), "--rows", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "⟦" in shown
