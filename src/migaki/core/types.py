@@ -17,7 +17,9 @@ __all__ = [
     "Evaluation",
     "Finding",
     "Labelled",
+    "LabelledMedia",
     "Measure",
+    "Media",
     "MultiLabelled",
     "Place",
     "Prediction",
@@ -230,6 +232,53 @@ class Tagged:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """A file that is judged as a whole, an image or a sound, and what can be told about it without a model."""
+
+    path: str
+    sha256: str
+    """Of its bytes. Equal files are one thing wherever they lie, so the path takes no part in hashes and copies."""
+    traits: tuple[tuple[str, float], ...] = ()
+    """Name and number of what was measured on it (width, brightness ...): parts of the rows are formed by these."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledMedia:
+    """A file and its label; the label is None for a row that is only to be predicted."""
+
+    media: Media
+    label: str | None
+
+    @property
+    def text(self) -> str:
+        """What stands for it in lists and messages: its path."""
+        return self.media.path
+
+    @property
+    def both(self) -> str:
+        """As of a text: there is no second one."""
+        return self.text
+
+    @property
+    def pair(self) -> None:
+        """A file stands alone."""
+        return None
+
+    def key(self) -> str:
+        return self.media.sha256
+
+    def stratum(self) -> str | None:
+        return self.label
+
+    def as_json(self) -> dict[str, Any]:
+        return {"sha256": self.media.sha256, "label": self.label}
+
+    def mapped(self, change: Callable[[str], str]) -> LabelledMedia:
+        # It holds no text; its reader refuses data.clean.
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation. Roles: system, user, assistant (and tool, where the template knows it)."""
 
@@ -286,8 +335,8 @@ class Row:
 
     place: Place
     content: Any
-    """What the task read: `Labelled`, `MultiLabelled`, `Tagged`, `Conversation`, or the type of a task from a plug-in (a
-    `Content`); of general questions a `Choice`."""
+    """What the task read: `Labelled`, `MultiLabelled`, `Tagged`, `Conversation`, `LabelledMedia`, or the type of a task from
+    a plug-in (a `Content`); of general questions a `Choice`."""
 
 
 @dataclass(frozen=True)
@@ -370,6 +419,8 @@ class Prediction:
     """Where parts of the text are named: those of `output`, which holds them as JSON."""
     part: tuple[float, float] | None = None
     """Where the task's main figure is a ratio of sums over the rows (F1): what the row adds above and below its line."""
+    traits: tuple[tuple[str, float], ...] = ()
+    """What was measured on the file that was judged, see `Media`; of texts nothing, their length and script are seen."""
 
 
 @dataclass(frozen=True, slots=True)

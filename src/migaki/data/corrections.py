@@ -10,7 +10,7 @@ from typing import Any
 
 from migaki.core.codec import nearest
 from migaki.core.errors import DataError
-from migaki.core.types import Dataset, Finding, Labelled, Place, Record, Row, shorten
+from migaki.core.types import Dataset, Finding, Labelled, LabelledMedia, Place, Record, Row, shorten
 from migaki.data.problems import refuse_rows
 from migaki.data.sources import read_records
 
@@ -110,7 +110,7 @@ def apply_corrections(path: str, datasets: Iterable[Dataset]) -> tuple[dict[Row,
             another label by now, or that bring in a label which no row has, each with its file:line.
     """
     rows = [row for dataset in datasets for row in dataset.rows]
-    if not all(isinstance(row.content, Labelled) for row in rows):
+    if not all(isinstance(row.content, Labelled | LabelledMedia) for row in rows):
         raise DataError("data.corrections holds labels, and the rows of this task have none. Remove it.")
     answers = read_corrections(path)
     there: dict[tuple[str, int, str], list[Row]] = defaultdict(list)

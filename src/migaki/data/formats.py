@@ -22,6 +22,8 @@ from migaki.data.columns import (
     text_in,
     texts_in,
 )
+from migaki.data.images import IMAGES
+from migaki.data.media import MediaReader
 from migaki.data.several import SeveralReader
 from migaki.data.spans import SpanReader
 
@@ -196,5 +198,6 @@ READERS: dict[str, RecordReader] = {
     "conversation": _ConversationReader(),
     "multi_labelled": SeveralReader(),
     "tagged": SpanReader(),
+    "labelled_image": MediaReader(IMAGES),
 }
 """How the rows of each kind of content are read; a task names its kind."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -35,7 +35,7 @@ from migaki.data.splits import (
 __all__ = ["Data", "absolute_path"]
 
 _ROLES = (
-    *("text", "text_pair", "label", "spans", "tokens", "tags"),
+    *("text", "text_pair", "file", "label", "spans", "tokens", "tags"),
     *("prompt", "completion", "messages", "system"),
 )
 _LARGEST_SHARE = 0.9
@@ -84,7 +84,8 @@ class Data(Part):
 
     train: Source
     """CSV, TSV, JSONL, JSON, Parquet or Excel file, the texts also as .gz or .zst; the folder of a saved Hugging Face data
-    set; `demo:NAME`; or a list of mappings."""
+    set; `demo:NAME`; or a list of mappings. Where rows are about files, also a folder (or a .zip of it) with one folder for
+    each label, or with a metadata.csv."""
     valid: Source | float = 0.1
     """A file or list, or the share of the train rows to hold out for choosing the best model."""
     test: Source | float = 0.2
@@ -94,6 +95,11 @@ class Data(Part):
     text_pair: str | None = None
     """Column of a second text that is judged together with the first one (premise and hypothesis, two sentences); guessed
     where the text's column has a usual partner."""
+    file: str | None = None
+    """Column with the path of an image or a recording, relative to the table it stands in; guessed where it is left out."""
+    broken_files: Literal["refuse", "leave_out"] = "refuse"
+    """What happens where images or recordings cannot be read: the run does not start and names them, or their rows are left
+    out, counted and named with the reason."""
     label: str | None = None
     """Column of the label, or of the list of labels; guessed where it is left out."""
     spans: str | None = None
@@ -243,8 +249,11 @@ class Data(Part):
         return found.dataset, found.records
 
     def _read(self, source: Source, name: str, content_kind: str, need_target: bool = True) -> _Read:
-        table = read_records(source, name, self.encoding, self.sheet)
         reader = READERS[content_kind]
+        table = getattr(reader, "table", read_records)(source, name, self.encoding, self.sheet)
+        if beside := getattr(reader, "beside", None):
+            reader = beside(Path(table.source) if isinstance(source, str) else None)
+        self._check_meant_for_texts(reader)
         if self.clean and getattr(reader, "counts_characters", False):
             raise DataError(
                 "data.clean changes texts, but this task counts the characters in which the named parts lie, so they would move. "
@@ -265,12 +274,44 @@ class Data(Part):
             except ValueError as error:
                 problems.append(f"{record.place}: {error}")
         refuse_rows(problems, len(table.records))
+        records, found = table.records, list(table.notes)
+        if examine := getattr(reader, "examine", None):
+            rows, broken, seen = examine(rows)
+            rows, records, left_out = self._without_broken(rows, records, broken)
+            found += [*seen, *left_out]
         cleaned, changes = clean_rows(rows, self.clean, name)
         refuse_rows(_emptied(rows, cleaned), len(rows))
-        findings = changes + _notes(table, {role: col for role, col in columns.items() if role not in named})
+        findings = found + changes + _notes(table, {role: col for role, col in columns.items() if role not in named})
         if remarks := getattr(reader, "remarks", None):
             findings += remarks(table.records, columns)
-        return _Read(Dataset(name, cleaned), table.records, columns, findings)
+        return _Read(Dataset(name, cleaned), records, columns, findings)
+
+    def _check_meant_for_texts(self, reader: Any) -> None:
+        """Raises DataError where a setting for texts meets rows that have none."""
+        if getattr(reader, "has_texts", True):
+            return
+        for setting, is_set in (("clean", bool(self.clean)), ("split.near", self.split.near is not None)):
+            if is_set:
+                raise DataError(f"data.{setting} is for texts, and the rows of this task are files. Leave it out.")
+
+    def _without_broken(
+        self, rows: Sequence[Row], records: Sequence[Record], broken: Mapping[int, str]
+    ) -> tuple[list[Row], tuple[Record, ...], list[Finding]]:
+        """The rows whose files can be used, with their records, and what is told of the others.
+
+        Raises:
+            DataError: lists the files that cannot be used, unless they are to be left out.
+        """
+        if not broken:
+            return list(rows), tuple(records), []
+        reasons = [f"{rows[number].place}: {reason}" for number, reason in broken.items()]
+        if self.broken_files == "refuse" or len(broken) == len(rows):
+            remedy = "Replace or remove the files, or leave their rows out by data.broken_files: leave_out."
+            refuse_rows(reasons, len(rows), remedy)
+        message = f"{len(broken)} of {len(rows)} rows are left out, because their files cannot be read"
+        kept = [number for number in range(len(rows)) if number not in broken]
+        finding = Finding("warning", message, len(broken), tuple(reasons), "Replace or remove the files")
+        return [rows[i] for i in kept], tuple(records[i] for i in kept), [finding]
 
     def _without_rare(
         self, train: Dataset, given: dict[str, Dataset], corrected: Mapping[Row, Row], findings: list[Finding]

@@ -13,7 +13,7 @@ from typing import Any
 
 from migaki.core.codec import nearest
 from migaki.core.errors import DataError
-from migaki.core.types import Place, Record, shorten
+from migaki.core.types import Finding, Place, Record, shorten
 from migaki.data.conll import CONLL_ENDINGS, conll_sentences
 from migaki.data.demo import demo_records
 from migaki.data.encodings import decode
@@ -38,6 +38,7 @@ class Table:
     columns: tuple[str, ...]
     encoding: str | None = None
     separator: str | None = None
+    notes: tuple[Finding, ...] = ()
 
 
 def read_records(
