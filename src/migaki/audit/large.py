@@ -6,12 +6,12 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 
-from migaki.audit.audit import Audit, Light, text_of
-from migaki.audit.labels import variants
+from migaki.audit.audit import Audit
+from migaki.audit.labels import spelling
+from migaki.audit.light import EXAMPLES, Level, Light, text_of
 from migaki.core.errors import DataError
 from migaki.core.types import Place, Record, Row
 from migaki.data.duplicates import compared_form, near_pairs
@@ -26,7 +26,7 @@ LARGE_BYTES = 256 << 20
 """From this size on a file is gone through instead of loaded; its rows would take about ten times as much."""
 _SAMPLE = 20_000
 """Rows that are kept to look for near duplicates: every k-th, k doubling whenever there are twice as many."""
-_EXAMPLES, _PROBLEMS = 5, 20
+_PROBLEMS = 20
 _NEAR = 0.8
 _MOST_LABELS = 10_000
 
@@ -115,8 +115,8 @@ def _lights(counts: _Counts, source: str) -> Iterator[Light]:
     order = np.argsort(hashes, kind="stable")
     twin = hashes[order][1:] == hashes[order][:-1]
     n_twins = int(twin.sum())
-    level: Literal["green", "yellow"] = "yellow" if n_twins > 0.01 * counts.n else "green"
-    pairs = [(int(counts.lines[order[i + 1]]), int(counts.lines[order[i]])) for i in np.flatnonzero(twin)[:_EXAMPLES]]
+    level: Level = "yellow" if n_twins > 0.01 * counts.n else "green"
+    pairs = [(int(counts.lines[order[i + 1]]), int(counts.lines[order[i]])) for i in np.flatnonzero(twin)[:EXAMPLES]]
     examples = tuple(f"{source}:{b} = {source}:{a}" for b, a in pairs)
     yield Light(
         "repeats",
@@ -128,7 +128,7 @@ def _lights(counts: _Counts, source: str) -> Iterator[Light]:
     )
     texts = [text for _, text in counts.sample]
     near = [(a, b) for a, b, share in near_pairs(texts, _NEAR) if share < 1.0]
-    places = tuple(f"{counts.sample[b][0]} ~ {counts.sample[a][0]}" for a, b in near[:_EXAMPLES])
+    places = tuple(f"{counts.sample[b][0]} ~ {counts.sample[a][0]}" for a, b in near[:EXAMPLES])
     share = len({b for _, b in near}) / len(texts)
     yield Light(
         "near duplicates",
@@ -137,20 +137,8 @@ def _lights(counts: _Counts, source: str) -> Iterator[Light]:
         len(near),
         places,
     )
-    groups = variants(counts.labels) if counts.labels else []
-    if groups:
-        shown = tuple(
-            " = ".join(f"{label!r} ({counts.labels[label]}, first {counts.first_of_label[label]})" for label in g)
-            for g in groups[:_EXAMPLES]
-        )
-        yield Light(
-            "label spelling",
-            "red",
-            f"{len(groups)} labels seem to be written in several ways",
-            len(groups),
-            shown,
-            "write each label in one way",
-        )
+    if counts.labels:
+        yield from spelling(counts.labels, counts.first_of_label)
     if counts.personal:
         kinds = ", ".join(f"{kind} in {n} rows" for kind, n in sorted(counts.personal.items()))
         first = tuple(f"{place} ({kind})" for kind, place in sorted(counts.first_personal.items()))

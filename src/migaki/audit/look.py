@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from migaki.audit.audit import Audit, audit, text_of
+from migaki.audit.audit import Audit, Features, audit
 from migaki.audit.large import LARGE_BYTES, audit_file
-from migaki.audit.tokens import token_facts
+from migaki.audit.light import text_of
+from migaki.audit.outliers import outlying
+from migaki.audit.tokens import TokenFacts, chat_facts, token_facts
 from migaki.core.errors import DataError, UsageError
 from migaki.core.types import Record, Row, Splits
 from migaki.data import Data, read_records
@@ -121,20 +123,28 @@ def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> Audit:
     seed = subject.recipe.seed if subject.recipe else 0
     splits = subject.data.load(subject.content_kind, seed)
     rows = [row for part in (splits.train, splits.valid, splits.test) for row in part.rows]
-    tokens, limit = None, None
-    if subject.model is not None and not subject.model.reference.startswith("run:"):
-        located = locate(subject.model)
-        weights = hashed(located) if located.packed else None
-        folder = weights.folder if weights else located.folder
-        if (folder / "tokenizer.json").is_file():
-            tokens = token_facts(folder, [text_of(row) for row in rows])
-            limit = _LIMIT[subject.content_kind]
-            if subject.recipe is not None:
-                limit = getattr(subject.recipe.task, "max_length", None) or limit
-    found = None
+    tokens, limit = _tokens(subject, rows)
+    features = None
     if labels_too and subject.content_kind == "labelled":
-        found = suspicious_rows(subject, splits, runs, seed)
-    return audit(splits, subject.content_kind, tokens, limit, found)
+        features = _features(subject, splits, runs, seed)
+    return audit(splits, subject.content_kind, tokens, limit, features)
+
+
+def _tokens(subject: Subject, rows: Sequence[Row]) -> tuple[TokenFacts | None, int | None]:
+    """What the tokenizer of the model makes of the rows, and how many tokens the model sees; None without a tokenizer."""
+    if subject.model is None or subject.model.reference.startswith("run:"):
+        return None, None
+    located = locate(subject.model)
+    weights = hashed(located) if located.packed else None
+    folder = weights.folder if weights else located.folder
+    if not (folder / "tokenizer.json").is_file():
+        return None, None
+    task = subject.recipe.task if subject.recipe else None
+    limit = getattr(task, "max_length", None) or _LIMIT[subject.content_kind]
+    if subject.content_kind == "conversation":
+        template, learn = getattr(task, "template", "model"), getattr(task, "learn", "all")
+        return chat_facts(folder, [row.content for row in rows], template, learn, limit), limit
+    return token_facts(folder, [text_of(row) for row in rows]), limit
 
 
 def _size(path: str) -> int:
@@ -146,6 +156,12 @@ def _size(path: str) -> int:
 
 def suspicious_rows(subject: Subject, splits: Splits, runs: Path, seed: int) -> list[tuple[Row, str, float]]:
     """Rows of all splits whose label a classifier on frozen features, fitted without them, does not believe."""
+    found = _features(subject, splits, runs, seed)
+    return list(found.suspicious) if found else []
+
+
+def _features(subject: Subject, splits: Splits, runs: Path, seed: int) -> Features | None:
+    """What the features of the frozen model tell; None where the method has no model."""
     recipe = subject.recipe or Recipe(
         task="classify_text",
         method="probe",
@@ -155,8 +171,9 @@ def suspicious_rows(subject: Subject, splits: Splits, runs: Path, seed: int) -> 
     rows = [row for part in (splits.train, splits.valid, splits.test) for row in part.rows]
     features_ND = base_features(recipe, runs, splits.train, rows)
     if features_ND is None:
-        return []
+        return None
     labels = sorted({row.content.label for row in splits.train.rows})
     label_N = np.array([labels.index(row.content.label) for row in rows])
     p_NC = out_of_fold(features_ND, label_N, [row.content.key() for row in rows], seed)
-    return [(rows[s.row], labels[s.suggested], s.suggested_confidence) for s in suspects(p_NC, label_N)]
+    wrong = [(rows[s.row], labels[s.suggested], s.suggested_confidence) for s in suspects(p_NC, label_N)]
+    return Features(wrong, [rows[i] for i in outlying(features_ND, label_N)])

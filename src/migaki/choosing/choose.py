@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from migaki.audit.audit import text_of
+from migaki.audit.light import text_of
 from migaki.audit.look import Subject
 from migaki.choosing.cards import ModelCard, model_cards
 from migaki.choosing.estimate import METHODS, Estimate, Work, estimate

@@ -1,0 +1,59 @@
+"""What one check found, and how rows are shown in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from migaki.core.types import Conversation, Row
+
+__all__ = ["EXAMPLES", "Level", "Light", "places", "text_of", "texts_of"]
+
+EXAMPLES = 5
+"""Rows that are shown of each finding."""
+
+Level = Literal["green", "yellow", "red"]
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """What one check found."""
+
+    name: str
+    level: Level
+    """green: nothing to do; yellow: look at it; red: the figures would be wrong or the model learns the wrong thing."""
+    message: str
+    count: int = 0
+    examples: tuple[str, ...] = ()
+    remedy: str = ""
+    """A line of the recipe, or what to do with the rows."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def places(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Where the first of the rows stand, as file:line."""
+    return tuple(str(row.place) for row in rows[:EXAMPLES])
+
+
+def texts_of(row: Row) -> list[str]:
+    """Every text that stands in a row: both of a pair, all messages of a conversation, both answers of a comparison; none
+    where the row is about a file."""
+    found: list[str] = []
+
+    def noted(text: str) -> str:
+        found.append(text)
+        return text
+
+    row.content.mapped(noted)
+    return found
+
+
+def text_of(row: Row) -> str:
+    """What is compared and measured: the text, both of a pair, or all that the user says."""
+    content = row.content
+    if isinstance(content, Conversation):
+        return "\n".join(turn.content for turn in content.turns if turn.role == "user")
+    return str(getattr(content, "both", None) or content.text)
