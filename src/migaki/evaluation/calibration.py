@@ -18,6 +18,7 @@ __all__ = [
     "calibration",
     "calibration_error",
     "fit_temperature",
+    "log_softmax",
     "row_calibration",
     "temperature_scaling",
     "tempered",
@@ -139,7 +140,7 @@ def fit_temperature(predictions: Sequence[Prediction], labels: Sequence[str]) ->
     z_N = z_NC[np.arange(len(z_NC)), target_N]
 
     def too_sure(inverse: float) -> bool:
-        p_NC = np.exp(_log_softmax(z_NC * inverse))
+        p_NC = np.exp(log_softmax(z_NC * inverse))
         return float(((p_NC * z_NC).sum(1) - z_N).mean()) > 0
 
     low, high = np.log(1 / _HOTTEST), np.log(1 / _COLDEST)
@@ -151,7 +152,7 @@ def fit_temperature(predictions: Sequence[Prediction], labels: Sequence[str]) ->
 
 def tempered(predictions: Sequence[Prediction], labels: Sequence[str], temperature: float) -> list[Prediction]:
     """The same answers, their probabilities and losses as if the logits had been divided by the temperature."""
-    z_NC, target_N = _log_softmax(_log_scores(predictions) / temperature), _targets(predictions, labels)
+    z_NC, target_N = log_softmax(_log_scores(predictions) / temperature), _targets(predictions, labels)
     loss_N = -z_NC[np.arange(len(z_NC)), target_N]
     return [
         replace(p, confidence=float(p_C.max()), loss=float(loss), scores=tuple(p_C.tolist()))
@@ -207,6 +208,7 @@ def _targets(predictions: Sequence[Prediction], labels: Sequence[str]) -> np.nda
     return np.array([index[str(p.target)] for p in predictions])
 
 
-def _log_softmax(z_NC: np.ndarray) -> np.ndarray:
+def log_softmax(z_NC: np.ndarray) -> np.ndarray:
+    """Logits as log-probabilities, each row on its own, (N, C)."""
     z_NC = z_NC - z_NC.max(1, keepdims=True)
     return np.asarray(z_NC - np.log(np.exp(z_NC).sum(1, keepdims=True)))

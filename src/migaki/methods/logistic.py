@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PENALTIES", "Logistic", "fit_each", "fit_logistic", "fit_present", "log_softmax"]
+from migaki.evaluation.calibration import log_softmax
+
+__all__ = ["PENALTIES", "Logistic", "fit_each", "fit_logistic", "fit_present"]
 
 PENALTIES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 _MOST_STEPS = 1000
@@ -147,9 +149,3 @@ def _one_head(x_ND: Any, wanted_N: np.ndarray, positive_weight: float, penalty: 
         model = LogisticRegression(C=1 / penalty, max_iter=_MOST_STEPS)
         model.fit(x_ND, wanted_N, sample_weight=np.where(wanted_N, positive_weight, 1.0))
     return model.coef_[0].copy(), float(model.intercept_[0])
-
-
-def log_softmax(logits_NC: np.ndarray) -> np.ndarray:
-    """Logits as log-probabilities, each row on its own, (N, C)."""
-    shifted_NC = logits_NC - logits_NC.max(1, keepdims=True)
-    return shifted_NC - np.log(np.exp(shifted_NC).sum(1, keepdims=True))  # type: ignore[no-any-return]

@@ -19,7 +19,8 @@ from migaki.core.errors import DamagedError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
-from migaki.methods.logistic import Logistic, fit_each, fit_logistic, log_softmax
+from migaki.evaluation.calibration import log_softmax
+from migaki.methods.logistic import Logistic, fit_each, fit_logistic
 from migaki.methods.stepless import Stepless
 from migaki.tasks.pairs import check_pairs
 from migaki.tasks.text_classifier import has_pairs
