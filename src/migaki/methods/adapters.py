@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from migaki.core.errors import DamagedError, ModelError, Problem, RecipeError
+from migaki.core.errors import ModelError, Problem, RecipeError
 from migaki.core.parts import Example
 from migaki.core.seeds import derive
 from migaki.core.types import Row
 from migaki.methods.patterns import check_patterns, matches
+from migaki.methods.stored import fill
 
 if TYPE_CHECKING:
     from migaki.methods.lora import Lora
@@ -313,22 +314,12 @@ def _stored(adapter: LoraLinear) -> dict[str, torch.Tensor]:
     return tensors
 
 
-@torch.no_grad()
 def load_adapter(network: Any, folder: Path) -> None:
     """Fill the adapters from a saved folder; every tensor must be there and fit.
 
     Raises:
         DamagedError: names the tensor that is missing, left over, or of another shape.
     """
-    tensors = load_file(folder / _WEIGHTS)
-    for name, adapter in adapted_layers(network.backbone):
-        for part, own in _stored(adapter).items():
-            key = f"{_PREFIX}{name}.{part}"
-            stored = tensors.pop(key, None)
-            if stored is None or stored.shape != own.shape:
-                raise DamagedError(
-                    f"{folder / _WEIGHTS}: {key} is {'missing' if stored is None else f'of shape {tuple(stored.shape)}, not {tuple(own.shape)}'}."
-                )
-            own.copy_(stored)
-    if tensors:
-        raise DamagedError(f"{folder / _WEIGHTS}: {len(tensors)} tensors fit no layer (first: {next(iter(tensors))}).")
+    layers = adapted_layers(network.backbone)
+    own = {f"{_PREFIX}{name}.{part}": p for name, adapter in layers for part, p in _stored(adapter).items()}
+    fill(own, folder / _WEIGHTS, "layer")

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
 from migaki.core.errors import DamagedError, ModelError, Problem, RecipeError
 from migaki.core.seeds import derive
 from migaki.core.store import read_json
+from migaki.methods.stored import fill
 from migaki.methods.tuned import blocks_of
 from migaki.models.flat import Edit, take
 
@@ -276,15 +277,7 @@ def load_interventions(network: Any, folder: Path) -> None:
                 f"on ({stored.get('base_model')})."
             )
         raise DamagedError(f"{found}, but the recipe beside it says {own[key]}.")
-    edits, tensors = network.edits, load_file(folder / _WEIGHTS)
-    for part, stacked in (("R", edits.a_URD), ("W", edits.w_URD), ("b", edits.b_UR)):
-        for name, own_tensor in zip(_names(edits), stacked, strict=True):
-            key = f"{name}.{part}"
-            tensor = tensors.pop(key, None)
-            if tensor is None or tensor.shape != own_tensor.shape:
-                raise DamagedError(
-                    f"{folder / _WEIGHTS}: {key} is {'missing' if tensor is None else f'of shape {tuple(tensor.shape)}, not {tuple(own_tensor.shape)}'}."
-                )
-            own_tensor.copy_(tensor)
-    if tensors:
-        raise DamagedError(f"{folder / _WEIGHTS}: {len(tensors)} tensors fit no edit (first: {next(iter(tensors))}).")
+    edits = network.edits
+    parts = {"R": edits.a_URD, "W": edits.w_URD, "b": edits.b_UR}
+    own_tensors = {f"{name}.{part}": own_U[u] for part, own_U in parts.items() for u, name in enumerate(_names(edits))}
+    fill(own_tensors, folder / _WEIGHTS, "edit")
