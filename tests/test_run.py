@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ import processes
 from migaki.core.errors import DamagedError, DataError, ModelError, NonFiniteError, RunNotFoundError, UsageError
 from migaki.core.store import list_runs, read_json, verify
 from migaki.core.types import Turn
+from migaki.run import base_of, judge_of
+from migaki.training.monitor import Monitor
+from migaki.trial import attempt
 from tiny import chat_rows, labelled_rows, save_encoder, write_rows
 
 
@@ -55,6 +59,24 @@ def test_a_loaded_run_reaches_the_figures_it_was_stored_with(finished_runs, numb
     assert {m.n for m in evaluation.metrics.values()} == {m.n for m in run.metrics.values()}
     for measure in run.metrics.values():
         assert measure.low <= measure.value <= measure.high
+
+
+@pytest.mark.parametrize("keep_best_by", ["metric", "loss"])
+def test_an_attempt_keeps_its_model_by_what_a_run_would_keep_it(tiny_encoder, tmp_path, keep_best_by):
+    """The best validation figures of both are those of the same step."""
+    training = {"epochs": 3, "learning_rate": 5e-3, "keep_best_by": keep_best_by}
+    data = {"train": labelled_rows(60)}
+    recipe = migaki.Recipe(
+        task="classify_text", model=str(tiny_encoder), data=data, method="full", generality="off", training=training
+    )
+    run = migaki.train(recipe, tmp_path / "runs")
+    splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
+    base = base_of(recipe.model, "encoder", tmp_path)
+    trial = attempt(recipe, splits.train, splits.valid, base, tmp_path / "attempt", Monitor())
+    assert trial.scores == pytest.approx(run.results["valid"], rel=1e-4)
+    better = {"metric": ("accuracy", "max"), "loss": ("loss", "min")}[keep_best_by]
+    judge = judge_of(recipe, SimpleNamespace(labels=("a",)))
+    assert (judge.metric, judge.better) == better
 
 
 def test_no_figure_of_the_fixture_is_trivial(classifier):

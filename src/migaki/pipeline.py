@@ -22,7 +22,7 @@ from migaki.environment import describe_environment
 from migaki.evaluation import forgetting, gain, measure_generality
 from migaki.generality import probe_of, remedies
 from migaki.recipe import Recipe
-from migaki.run import Run, answer_seconds, base_of, evaluate_learner
+from migaki.run import Run, answer_seconds, base_of, evaluate_learner, judge_of
 from migaki.tasks.lengths import cut_spans_finding, truncation_finding
 from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor, forget_peak, peak_bytes
@@ -149,9 +149,9 @@ def _train_and_judge(
     interrupts: Interrupts,
 ) -> None:
     from migaki.training.interpolation import keep_interpolated
-    from migaki.training.loop import Judge, fit
+    from migaki.training.loop import fit
 
-    judge = Judge(lambda predictions: recipe.task.scores(predictions, learner.labels), *_decider(recipe))
+    judge = judge_of(recipe, learner)
     history = fit(
         learner,
         recipe.training,
@@ -243,10 +243,6 @@ def _as_recipe(recipe: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     return Recipe.from_mapping(recipe) if isinstance(recipe, Mapping) else Recipe.from_file(recipe)
-
-
-def _decider(recipe: Recipe) -> tuple[str, Any]:
-    return ("loss", "min") if recipe.training.keep_best_by == "loss" else recipe.task.primary
 
 
 def _json(value: Any) -> str:

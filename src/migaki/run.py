@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from migaki.models.base import Base
     from migaki.retrieval import Passage
+    from migaki.training.loop import Judge
 
-__all__ = ["Run", "answer_seconds", "base_features", "base_of", "evaluate_learner", "load"]
+__all__ = ["Run", "answer_seconds", "base_features", "base_of", "evaluate_learner", "judge_of", "load"]
 
 _TIMED_ROWS, _TIMED_ANSWERS = 30, 3
 
@@ -77,6 +78,18 @@ def base_features(recipe: Recipe, runs: Path, train: Dataset, rows: Sequence[Row
         return None
     network.eval()
     return np.asarray(network.kept_features(network.inputs(rows)), dtype=np.float64)
+
+
+def judge_of(recipe: Recipe, learner: Learner) -> Judge:
+    """By what the best model on the validation rows is kept, in a run and in an attempt at one."""
+    from migaki.training.loop import Judge
+
+    def scores(predictions: Sequence[Prediction]) -> dict[str, float]:
+        return recipe.task.scores(predictions, learner.labels)
+
+    return (
+        Judge(scores, "loss", "min") if recipe.training.keep_best_by == "loss" else Judge(scores, *recipe.task.primary)
+    )
 
 
 def evaluate_learner(

@@ -15,7 +15,7 @@ from migaki.core.parts import Learner
 from migaki.core.store import RunFolder, commit, read_json, remove, sweep, write_file
 from migaki.core.types import Dataset, Prediction
 from migaki.recipe import Recipe
-from migaki.run import answer_seconds
+from migaki.run import answer_seconds, judge_of
 from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor
 
@@ -222,14 +222,13 @@ def _attempt(
     keep: bool,
     timed: bool,
 ) -> Trial:
-    from migaki.training.loop import Judge, fit
+    from migaki.training.loop import fit
     from migaki.training.tokens import joined
 
     learner = _prepared(recipe, train, base)
     # The validation rows are tokenised once here, and not at each evaluation.
     examples, _ = learner.encode(train), learner.encode(valid)
-    metric, better = recipe.task.primary
-    judge = Judge(lambda predictions: recipe.task.scores(predictions, learner.labels), metric, better)
+    judge = judge_of(recipe, learner)
     watch = _Watch(monitor, run.path, judge, goes_on)
     with _Pauses(watch) as interrupts:
         try:
@@ -255,7 +254,7 @@ def _attempt(
         answer_s = answer_seconds(learner, recipe.task, valid.rows, interrupts.check) if timed else []
     if history.start:
         history.start.remove()
-    gained, weights = outcomes_of(predictions, metric)
+    gained, weights = outcomes_of(predictions, recipe.task.primary[0])
     trial = Trial(
         scores,
         reached,
