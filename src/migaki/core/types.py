@@ -29,6 +29,7 @@ __all__ = [
     "Span",
     "Splits",
     "Tagged",
+    "Transcribed",
     "Turn",
     "ended",
     "shorten",
@@ -279,6 +280,32 @@ class LabelledMedia:
 
 
 @dataclass(frozen=True, slots=True)
+class Transcribed:
+    """A recording and what is said in it; the transcript is None for a row that is only to be predicted."""
+
+    media: Media
+    transcript: str | None
+
+    @property
+    def text(self) -> str:
+        """What stands for it in lists and messages: its path."""
+        return self.media.path
+
+    def key(self) -> str:
+        return self.media.sha256
+
+    def stratum(self) -> str | None:
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"sha256": self.media.sha256, "transcript": self.transcript}
+
+    def mapped(self, change: Callable[[str], str]) -> Transcribed:
+        # Its reader refuses data.clean: a transcript is what was said, and errors are counted with and without its writing.
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation. Roles: system, user, assistant (and tool, where the template knows it)."""
 
@@ -335,8 +362,8 @@ class Row:
 
     place: Place
     content: Any
-    """What the task read: `Labelled`, `MultiLabelled`, `Tagged`, `Conversation`, `LabelledMedia`, or the type of a task from
-    a plug-in (a `Content`); of general questions a `Choice`."""
+    """What the task read: `Labelled`, `MultiLabelled`, `Tagged`, `Conversation`, `LabelledMedia`, `Transcribed`, or the type
+    of a task from a plug-in (a `Content`); of general questions a `Choice`."""
 
 
 @dataclass(frozen=True)

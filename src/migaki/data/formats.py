@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from migaki.core.codec import nearest
 from migaki.core.parts import Reader
 from migaki.core.types import Conversation, Labelled, Turn, shorten
+from migaki.data.audio import RECORDINGS
 from migaki.data.columns import (
     TEXT_ROLES,
     check_named,
@@ -26,6 +27,7 @@ from migaki.data.images import IMAGES
 from migaki.data.media import MediaReader
 from migaki.data.several import SeveralReader
 from migaki.data.spans import SpanReader
+from migaki.data.transcripts import TranscriptReader
 
 __all__ = ["READERS", "RecordReader"]
 
@@ -199,5 +201,7 @@ READERS: dict[str, RecordReader] = {
     "multi_labelled": SeveralReader(),
     "tagged": SpanReader(),
     "labelled_image": MediaReader(IMAGES),
+    "labelled_recording": MediaReader(RECORDINGS),
+    "transcribed": TranscriptReader(RECORDINGS),
 }
 """How the rows of each kind of content are read; a task names its kind."""
