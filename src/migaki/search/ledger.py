@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -246,11 +247,14 @@ def _entry(trial: FrozenTrial) -> Entry:
 
 
 def _database(url: str) -> BaseStorage:
+    from optuna.exceptions import ExperimentalWarning
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
     try:
-        return RDBStorage(url, heartbeat_interval=_BEAT_S, grace_period=_DEAD_AFTER_S)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return RDBStorage(url, heartbeat_interval=_BEAT_S, grace_period=_DEAD_AFTER_S)
     except (ImportError, ArgumentError, NoSuchModuleError) as error:
         raise UsageError(
             f"--storage {url}: {error}. Give a URL such as sqlite:////shared/search.db or postgresql://USER@HOST/DB, and install "

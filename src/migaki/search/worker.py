@@ -136,9 +136,11 @@ class Worker:
         tried = [dict(e.settings) for e in entries]
         known = [self._known(e) for e in entries]
         for again in range(_DRAWS):
-            settings = drawn(space, known, number, self.job.seed, self.job.sampler, self.job.directions, again)
+            # A sampler that insists on what is known already is helped by chance.
+            sampler = self.job.sampler if again < _DRAWS // 2 else "random"
+            settings = drawn(space, known, number, self.job.seed, sampler, self.job.directions, again)
             if settings not in tried and self._possible(settings):
-                return settings, self.job.sampler
+                return settings, sampler
         if space.size() is None:
             return None
         left = (s for s in space.grid() if s not in tried and self._possible(s))
