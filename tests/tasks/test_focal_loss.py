@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from learners import lopsided, prepared, task_of
-from migaki.tasks.text_classifier import focal_factor
+from migaki.tasks.classifier import focal_factor
 from migaki.training.loop import accumulate_gradients
 
 

@@ -113,7 +113,7 @@ def test_the_weights_below_the_cut_are_in_the_key_and_those_above_are_not(tiny_e
 def test_the_number_format_is_in_the_key(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Sequence[str]] = []
     monkeypatch.setattr(
-        "migaki.methods.tuned.activations_of", lambda rows, made_by, *rest, **how: seen.append(tuple(made_by))
+        "migaki.tasks.body.activations_of", lambda rows, made_by, *rest, **how: seen.append(tuple(made_by))
     )
     rows = labelled(4)
     for dtype in (torch.float32, torch.bfloat16):

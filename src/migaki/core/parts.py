@@ -38,6 +38,7 @@ __all__ = [
     "Reader",
     "Shape",
     "Task",
+    "Varied",
     "discovered",
 ]
 
@@ -86,9 +87,13 @@ class Example:
     """Whether the row was longer than the limit and lost its end."""
     cut_spans: tuple[str, ...] = ()
     """Named parts that begin or end inside a token, each with what can be answered instead."""
+    size: int = 0
+    """Of a row without token ids: how much of it is computed (frames of a recording); 0 where all rows are alike."""
+    view: Any = None
+    """Of a row that is altered at random this time: how, as its network understands it; None: it is seen as it is."""
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.size or len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,21 @@ class Featured(Protocol):
 
     def features(self, rows: Sequence[Row], watch: Callable[[int], None] = ...) -> np.ndarray:
         """One vector for each row, (N, D), computed as `predict` computes. `watch` is told how many rows are done."""
+        ...
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """A learner that alters rows at random by itself, as the recipe's task says."""
+
+    @property
+    def varies(self) -> str:
+        """never; in_views: each row in a fixed number of ways; always: anew every time it is seen."""
+        ...
+
+    def varied(self, example: Example, number: int, epoch: int) -> Example:
+        """The example of row `number` as epoch `epoch` sees it: a function of (seed, epoch, number), whoever computes it
+        and when."""
         ...
 
 

@@ -20,7 +20,7 @@ from migaki.core.store import read_json
 from migaki.core.types import Conversation, Row, Turn
 from migaki.methods.probing import HeadLearner, save_nothing
 from migaki.methods.tuned import TunedLearner
-from migaki.tasks.text_classifier import start_from_centroids
+from migaki.tasks.classifier import start_from_centroids
 
 __all__ = ["AskedLearner", "FewLearner", "NamedLearner", "chosen_rows", "load_shown"]
 

@@ -358,12 +358,7 @@ class VotingLearner(_SearchingLearner):
 
     def vectors(self, rows: Sequence[Row]) -> np.ndarray:
         """Of texts, by the network's backbone: at length 1, (Q, D)."""
-        examples = self.network.inputs(rows)
-        found_QD = np.zeros((len(rows), self.network.body.width), dtype=np.float32)
-        with torch.no_grad():
-            for group in token_groups([len(e) for e in examples]):
-                found_QD[group] = self.network.features([examples[i] for i in group]).float().cpu().numpy()
-        return normalised(found_QD)
+        return normalised(self.network.present_features(self.network.inputs(rows)))
 
     def passage_vectors(self, passages: Sequence[Passage]) -> np.ndarray:
         """The same of rows that are to be looked up."""

@@ -23,8 +23,6 @@ from migaki.core.parts import Example, ParameterGroup
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
 from migaki.methods.stored import fill
-from migaki.training.activations import activations_of
-from migaki.training.plan import FLAT_PADDING_COST, token_groups
 
 __all__ = ["TunedLearner", "blocks_of", "final_norms", "load_trained", "save_backbone", "save_trained"]
 
@@ -88,7 +86,8 @@ class TunedLearner:
             if worst > _TOLERANCE:
                 body.use_flat = False
                 note(f"the model is computed as transformers does: the faster way differs by {worst:.1e} on it")
-        kept = body.use_flat and passes > 0 and self._keep_activations(train, valid, passes, note)
+        inputs = functools.partial(self.network.inputs, valid)
+        kept = passes > 0 and body.keep(train, inputs, passes, [str(self._dtype)], note)
         return {"path": "flat" if body.use_flat else "generic", "activations_kept": kept}
 
     def _remembered_difference(self, train: Sequence[Example]) -> float:
@@ -129,33 +128,17 @@ class TunedLearner:
             worst = max(worst, float((a - b).norm()) / max(float(a.norm()), 1e-4 * largest, 1e-12))
         return worst
 
-    def _keep_activations(
-        self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
-    ) -> bool:
-        body = self.network.body
-        cut = body.first_trained()
-        if not cut:
-            return False
-        made_by = [body.fingerprint_below(cut), str(cut), str(self._dtype)]
-        kept = []
-        for rows in ([e.ids for e in train], [e.ids for e in self.network.inputs(valid)]):
-            groups = token_groups([len(row) for row in rows], padding_cost=FLAT_PADDING_COST)
-            compute = functools.partial(body.below, rows, cut, groups)
-            kept.append(activations_of(rows, made_by, body.width, compute, passes=passes, note=note))
-        found = [activations for activations in kept if activations is not None]
-        if not found:
-            return False
-
-        def find(row: Sequence[int]) -> np.ndarray | None:
-            return next((h_TD for a in found if (h_TD := a.find(row)) is not None), None)
-
-        body.keep_below(cut, find)
-        return True
-
     def groups(self, examples: Sequence[Example], max_rows: int) -> list[list[int]]:
-        body = self.network.body
-        cost = FLAT_PADDING_COST if body.use_flat else 1.0
-        return token_groups([len(e) for e in examples], body.tokens_at_once(), max_rows, cost)
+        return self.network.body.groups(examples, max_rows)  # type: ignore[no-any-return]
+
+    @property
+    def varies(self) -> str:
+        return getattr(self.network, "varies", "never")
+
+    def varied(self, example: Example, number: int, epoch: int) -> Example:
+        if self.varies == "never":
+            return example
+        return self.network.varied(example, number, epoch)  # type: ignore[no-any-return]
 
     def altered(self, example: Example, share: float, randomness: np.random.Generator) -> Example:
         mask = self.network.mask_id()
@@ -233,7 +216,8 @@ class TunedLearner:
 
     def save(self, folder: Path) -> None:
         self._save_weights(self.network, folder)
-        self.network.tokenizer.save_pretrained(folder)
+        # What makes numbers of a row: of a text the tokenizer, of a file the processor.
+        (getattr(self.network, "processor", None) or self.network.tokenizer).save_pretrained(folder)
         self.network.save(folder)
 
 

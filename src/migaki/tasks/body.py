@@ -9,6 +9,7 @@ it was compared with the generic one on this very model (`TunedLearner.settle`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,8 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from migaki.core.parts import Example
 from migaki.models.flat import Edit, FlatDecoder, FlatEncoder, Line, flat_decoder, flat_encoder
-from migaki.training.plan import pad
+from migaki.training.activations import activations_of
+from migaki.training.plan import FLAT_PADDING_COST, pad, token_groups
 
 __all__ = ["Body", "Edits", "common_prefix"]
 
@@ -118,6 +121,15 @@ class Body:
         return int(
             min(_MOST_TOKENS if self.device.type == "cpu" else _MOST_TOKENS_ON_A_GPU, max(256, room // bytes_per_token))
         )
+
+    def groups(self, examples: Sequence[Example], max_rows: int | None = None) -> list[list[int]]:
+        """Which examples of a step are computed together: of similar length, at most `max_rows` of them."""
+        cost = FLAT_PADDING_COST if self.use_flat else 1.0
+        return token_groups([len(e) for e in examples], self.tokens_at_once(), max_rows, cost)
+
+    def groups_without_gradient(self, examples: Sequence[Example]) -> list[list[int]]:
+        """The same where nothing has to be remembered for a backward pass."""
+        return token_groups([len(e) for e in examples])
 
     def edited(
         self, rows: Rows, prompts: Sequence[int] | None = None, left: bool = False
@@ -249,6 +261,33 @@ class Body:
         if self.flat is None or not (cut := self.first_trained()):
             return []
         return self._below(cut)
+
+    def keep(
+        self,
+        train: Sequence[Example],
+        valid: Callable[[], Sequence[Example]],
+        passes: int,
+        made_by: Sequence[str],
+        note: Callable[[str], None],
+    ) -> bool:
+        """Compute what enters the first trained block once and read it from then on, where that pays: see `Trunk.keep`."""
+        if not self.use_flat or not (cut := self.first_trained()):
+            return False
+        made_by = [self.fingerprint_below(cut), str(cut), *made_by]
+        kept = []
+        for rows in ([e.ids for e in train], [e.ids for e in valid()]):
+            groups = token_groups([len(row) for row in rows], padding_cost=FLAT_PADDING_COST)
+            compute = functools.partial(self.below, rows, cut, groups)
+            kept.append(activations_of(rows, made_by, self.width, compute, passes=passes, note=note))
+        found = [activations for activations in kept if activations is not None]
+        if not found:
+            return False
+
+        def find(row: Sequence[int]) -> np.ndarray | None:
+            return next((h_TD for a in found if (h_TD := a.find(row)) is not None), None)
+
+        self.keep_below(cut, find)
+        return True
 
     def keep_below(self, cut: int, find: Callable[[Sequence[int]], np.ndarray | None] | None) -> None:
         """From now on take what enters block `cut` from `find` where it knows the row; None: compute everything."""

@@ -20,7 +20,8 @@ from migaki.core.parts import Example
 from migaki.core.seeds import derive
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
-from migaki.tasks.text_classifier import HEAD_FILE, STATE_FILE, TextClassifier, has_pairs
+from migaki.tasks.classifier import HEAD_FILE, STATE_FILE
+from migaki.tasks.text_classifier import TextClassifier, has_pairs
 
 if TYPE_CHECKING:
     from migaki.models.base import Base

@@ -28,7 +28,7 @@ from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row, Span, shorten, spans_text
 from migaki.tasks.bio import OUTSIDE, Window, best_tags, own_places, spans_of, tag_names, tags_of, windows
 from migaki.tasks.body import Body
-from migaki.tasks.text_classifier import HEAD_FILE, STATE_FILE
+from migaki.tasks.classifier import HEAD_FILE, STATE_FILE
 from migaki.training.plan import token_groups
 from migaki.training.tokens import Examples, Known, Tokens, tokenizer_fingerprint
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from migaki.core.cache import set_aside
 from migaki.core.errors import DamagedError, NonFiniteError, StoppedError
-from migaki.core.parts import Example, Learner, ParameterGroup
+from migaki.core.parts import Example, Learner, ParameterGroup, Varied
 from migaki.core.seeds import derive, generator
 from migaki.core.store import RunFolder, check_space, sweep, verify
 from migaki.core.types import Prediction, Row
@@ -140,7 +140,8 @@ def fit(
     per_epoch = epoch_steps(len(train), training.batch_size)
     progress = Progress(total_steps=min(per_epoch * training.epochs, training.max_steps or per_epoch * training.epochs))
     n_epochs = -(-progress.total_steps // per_epoch)
-    passes = 0 if training.mask_tokens else n_epochs
+    always = isinstance(learner, Varied) and learner.varies == "always"
+    passes = 0 if training.mask_tokens or always else n_epochs
     settled = learner.settle(train, valid, passes, monitor.note)
     late = [group for group in groups if group.from_epoch >= n_epochs]
     if late:
@@ -407,10 +408,13 @@ class _Loop:
 
     def _example(self, number: int, epoch: int) -> Example:
         """Row `number` as epoch `epoch` sees it: a function of (seed, epoch, row), whoever computes it and when."""
+        example = self.train[number]
+        if isinstance(self.learner, Varied):
+            example = self.learner.varied(example, number, epoch)
         if not self.training.mask_tokens:
-            return self.train[number]
+            return example
         randomness = generator(self.seed, "mask", epoch, number)
-        return self.learner.altered(self.train[number], self.training.mask_tokens, randomness)
+        return self.learner.altered(example, self.training.mask_tokens, randomness)
 
     def _fail(self, examples: Sequence[Example], loss: float, norm: float) -> None:
         step = self.progress.step + 1
