@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from migaki.core.errors import DamagedError, MigakiError, UsageError
 
 if TYPE_CHECKING:
+    from migaki.audit.look import Subject
     from migaki.core.store import RunFolder
     from migaki.core.types import Evaluation
     from migaki.run import Run
@@ -788,27 +789,32 @@ def _models_get(arguments: argparse.Namespace) -> None:
 
 
 def _data_check(arguments: argparse.Namespace) -> None:
-    found = _looked_at(arguments, labels_too=False)
+    found = _looked_at(arguments, labels_too=False)[1]
     if arguments.json:
         print(json.dumps(found, ensure_ascii=False))
 
 
 def _data_report(arguments: argparse.Namespace) -> None:
+    from migaki.audit.look import cleaned_texts
     from migaki.report import write_audit
 
-    found = _looked_at(arguments, labels_too=True)
+    subject, found = _looked_at(arguments, labels_too=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     page = arguments.output / "data-report.html"
     page.write_text(write_audit(arguments.what or arguments.train, found, arguments.lang), encoding="utf-8")
     (arguments.output / "data-report.json").write_text(
         json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
+    if subject.data.clean:
+        lines = [json.dumps(change.as_json(), ensure_ascii=False) + "\n" for change in cleaned_texts(subject)]
+        (arguments.output / "data-changes.jsonl").write_text("".join(lines), encoding="utf-8")
+        print(f"every change of data.clean: {arguments.output / 'data-changes.jsonl'} ({len(lines)})")
     print(f"report: {page}")
     if arguments.json:
         print(json.dumps(found, ensure_ascii=False))
 
 
-def _looked_at(arguments: argparse.Namespace, labels_too: bool) -> dict[str, Any]:
+def _looked_at(arguments: argparse.Namespace, labels_too: bool) -> tuple[Subject, dict[str, Any]]:
     from migaki.audit.look import look_at, subject_of
 
     splits = {name: getattr(arguments, name) for name in ("train", "valid", "test")}
@@ -822,7 +828,7 @@ def _looked_at(arguments: argparse.Namespace, labels_too: bool) -> dict[str, Any
             print(f"{'':8}{example}")
         if light["remedy"] and light["level"] != "green":
             print(f"{'':8}-> {light['remedy']}")
-    return found
+    return subject, found
 
 
 def _schema(arguments: argparse.Namespace) -> None:

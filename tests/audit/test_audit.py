@@ -221,3 +221,22 @@ def test_the_page_holds_every_light_and_which_labels_are_probably_wrong(tmp_path
     assert "tokens" in names or "unknown tokens" in names
     assert all(name in page for name in names)
     assert facts["facts"]["tokens"]["most"] >= facts["facts"]["tokens"]["median"]
+    assert "outliers" in names
+    assert sum(facts["facts"]["languages"].values()) == sum(facts["facts"]["rows"].values())
+    assert not (tmp_path / "out" / "data-changes.jsonl").exists()
+
+
+def test_the_report_keeps_every_change_that_cleaning_made(tmp_path, capsys):
+    rows = clean_rows()
+    rows[4]["text"] += "\u200b!"
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "task: classify_text\nmethod: tfidf\ndata: {train: mine.jsonl, clean: [invisible_characters, spaces]}\n"
+    )
+    assert main(["data", "report", str(recipe), "--output", str(tmp_path / "out")]) == 0
+    (line,) = (tmp_path / "out" / "data-changes.jsonl").read_text(encoding="utf-8").splitlines()
+    told = json.loads(line)
+    assert (told["line"], told["step"], told["text"]) == (5, "invisible_characters", 0)
+    assert (told["before"], told["after"]) == (rows[4]["text"], rows[4]["text"].replace("\u200b", ""))
+    assert "data-changes.jsonl (1)" in capsys.readouterr().out

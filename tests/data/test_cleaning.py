@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from migaki.core.errors import DataError, RecipeError
 from migaki.data import Data
-from migaki.data.cleaning import Step
+from migaki.data.cleaning import Step, changes, clean_rows, restored
 from migaki.recipe import Recipe
 from tiny import labelled_rows
 
@@ -103,3 +103,33 @@ def test_a_tuned_model_gets_its_questions_cleaned_in_the_same_way(tmp_path, tiny
     first, second = run.predict(["printer screen", wide])
     assert first.scores == pytest.approx(second.scores)
     assert json.loads((run.path / "data.json").read_text())["splits"]["train"]["rows"] > 0
+
+
+def test_every_change_of_every_text_is_told_and_the_rows_are_given_back_by_it():
+    texts = ["Ｈｅｌｌｏ  you", "bye\u200b", "plain", "cafÃ©  \r\n x"]
+    data = Data(
+        train=[
+            *({"messages": [{"role": "user", "content": t}, {"role": "assistant", "content": t[::-1]}]} for t in texts),
+        ]
+    )
+    raw = data.read(data.train, "conversation", True)[0].rows
+    steps = [step(name) for name in ("line_ends", "width", "spaces", "invisible_characters", "nfkc")]
+    told = list(changes(raw, steps))
+    cleaned, _ = clean_rows(raw, steps, "train")
+    assert restored(cleaned, told) == tuple(raw) != cleaned
+    # The first message of row 1: width, then spaces; its answer, the second text of the row, likewise.
+    assert [(c.step, c.text) for c in told if c.place.line == 1] == [
+        ("width", 0),
+        ("width", 1),
+        ("spaces", 0),
+        ("spaces", 1),
+    ]
+    assert told[0].as_json() == {
+        "source": "data",
+        "line": 1,
+        "text": 0,
+        "step": "width",
+        "before": "Ｈｅｌｌｏ  you",
+        "after": "Hello  you",
+    }
+    assert not any(c.place.line == 3 for c in told)

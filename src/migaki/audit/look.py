@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from migaki.audit.tokens import TokenFacts, chat_facts, token_facts
 from migaki.core.errors import DataError, UsageError
 from migaki.core.types import Record, Row, Splits
 from migaki.data import Data, read_records
+from migaki.data.cleaning import Change, changes
 from migaki.data.formats import READERS
 from migaki.data.streaming import iter_records
 from migaki.evaluation.suspicion import out_of_fold, suspects
@@ -23,7 +24,7 @@ from migaki.models import Model, hashed, locate
 from migaki.recipe import Recipe
 from migaki.run import base_features
 
-__all__ = ["Subject", "look_at", "subject_of", "suspicious_rows"]
+__all__ = ["Subject", "cleaned_texts", "look_at", "subject_of", "suspicious_rows"]
 
 _TASKS = {
     "labelled": "classify_text",
@@ -128,6 +129,16 @@ def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> Audit:
     if labels_too and subject.content_kind == "labelled":
         features = _features(subject, splits, runs, seed)
     return audit(splits, subject.content_kind, tokens, limit, features)
+
+
+def cleaned_texts(subject: Subject) -> Iterator[Change]:
+    """Every change that the steps of data.clean make, in all files of the subject; none where it has no steps."""
+    data = subject.data
+    if data.clean:
+        as_they_are = data.model_copy(update={"clean": []})
+        for source in (data.train, data.valid, data.test):
+            if not isinstance(source, float):
+                yield from changes(as_they_are.read(source, subject.content_kind, True)[0].rows, data.clean)
 
 
 def _tokens(subject: Subject, rows: Sequence[Row]) -> tuple[TokenFacts | None, int | None]:

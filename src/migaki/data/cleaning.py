@@ -3,7 +3,8 @@
     data:
       clean: [line_ends, invisible_characters, {kind: nfkc, keep: "①②〜"}, {kind: mask, kinds: [email, phone]}]
 
-The steps are part of the recipe, so a tuned model gets its questions cleaned in the same way. The files stay as they are.
+The steps are part of the recipe, so a tuned model gets its questions cleaned in the same way. The files stay as they are,
+and `changes` tells of every text what it was, so that nothing is lost by a step.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import html
 import re
 import unicodedata
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from migaki.core.parts import Part
-from migaki.core.types import Finding, Row, shorten
+from migaki.core.types import Finding, Place, Row, shorten
 from migaki.data.privacy import KINDS, mask_personal
 
-__all__ = ["Step", "clean_rows", "cleaner"]
+__all__ = ["Change", "Step", "changes", "clean_rows", "cleaner", "restored"]
 
 _EXAMPLES = 3
 
@@ -206,6 +209,57 @@ def clean_rows(rows: Sequence[Row], steps: Sequence[Any], name: str) -> tuple[tu
             findings.append(Finding("note", message, len(changed), examples))
         found = after
     return found, findings
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one step made of one text."""
+
+    place: Place
+    step: str
+    text: int
+    """Which text of the row, counted from 0: of a pair the second is 1, of a conversation each message has its own."""
+    before: str
+    after: str
+
+    def as_json(self) -> dict[str, Any]:
+        place = {"source": self.place.source, "line": self.place.line}
+        return {**place, "text": self.text, "step": self.step, "before": self.before, "after": self.after}
+
+
+def changes(rows: Iterable[Row], steps: Sequence[Any]) -> Iterator[Change]:
+    """Every change of every text, row after row, in the order of the steps.
+
+    Args:
+        rows: as they were read, before any step.
+        steps: of the recipe.
+    """
+    for row in rows:
+        content = row.content
+        for step in steps:
+            made: list[tuple[str, str]] = []
+
+            def noted(text: str, step: Any = step, made: list[tuple[str, str]] = made) -> str:
+                made.append((text, step(text)))
+                return made[-1][1]
+
+            content = content.mapped(noted)
+            for number, (before, after) in enumerate(made):
+                if before != after:
+                    yield Change(row.place, step.kind, number, before, after)
+
+
+def restored(rows: Sequence[Row], changed: Iterable[Change]) -> tuple[Row, ...]:
+    """The rows as they were before the steps, by what `changes` told of them."""
+    first: dict[Place, dict[int, str]] = defaultdict(dict)
+    for change in changed:
+        first[change.place].setdefault(change.text, change.before)
+
+    def original(row: Row) -> Row:
+        texts, number = first[row.place], iter(range(1 << 30))
+        return Row(row.place, row.content.mapped(lambda text: texts.get(next(number), text)))
+
+    return tuple(original(row) if row.place in first else row for row in rows)
 
 
 def _difference(old: Row, new: Row) -> str:

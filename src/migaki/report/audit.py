@@ -13,6 +13,8 @@ from migaki.report.words import AUDIT, COMPARISON, WORDS, Language
 
 __all__ = ["write_audit"]
 
+_SIZES = ("characters", "answers", "tokens", "targets", "turns")
+
 
 def write_audit(source: str, found: Mapping[str, Any], language: Language = "en") -> str:
     """The page, as text.
@@ -36,6 +38,8 @@ def write_audit(source: str, found: Mapping[str, Any], language: Language = "en"
         source=source,
         facts=facts,
         lights=found["lights"],
-        quantiles=[(words[name], facts[name]) for name in ("characters", "tokens", "turns") if name in facts],
+        quantiles=[(words[name], facts[name]) for name in _SIZES if name in facts],
+        languages=list(facts.get("languages", {}).items()),
+        columns=", ".join(f"{role} = {column}" for role, column in facts.get("columns", {}).items()),
         labels=list(facts.get("labels", {}).items()),
     )
