@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -154,6 +154,14 @@ LIVES = st.lists(
     times=st.sampled_from([1, 2, 6]),
     every=st.sampled_from([None, 1, 2, 5]),
     forward=st.booleans(),
+)
+# Stopped before step 9 was judged, which turned out the best one, and killed.
+@example(
+    scores=[0, 0, 3, 3, 2, 2, 3, 1, 0, 4, 2, 1, 4],
+    lives=[(9, "signal", True), (7, "kill", False)],
+    times=6,
+    every=5,
+    forward=False,
 )
 def test_whatever_happens_the_best_and_the_newest_are_there(
     numbered: dict[float, int],

@@ -34,7 +34,7 @@ class World:
 
     def save(self, folder: Path, step: int) -> None:
         save_checkpoint(folder, Progress(step=step), self.parameters, self.optimizer, torch.get_rng_state())
-        prune(folder, keep={step})
+        prune(folder, keep=step)
 
 
 def expected() -> dict[int, torch.Tensor]:

@@ -170,20 +170,33 @@ def test_pruning_keeps_the_newest_two_the_best_and_what_is_pinned(tmp_path: Path
     for step in (0, 2, 4, 6, 8, 10):
         saved(tmp_path, step)
     (tmp_path / "step-00000004" / "PINNED").touch()
-    prune(tmp_path, keep={2})
+    prune(tmp_path, keep=2)
     assert [int(folder.name[-2:]) for folder in checkpoint_folders(tmp_path)] == [10, 8, 4, 2]
     (tmp_path / "step-00000004" / "PINNED").unlink()
-    prune(tmp_path, keep={10})
+    prune(tmp_path, keep=10)
+    assert [int(folder.name[-2:]) for folder in checkpoint_folders(tmp_path)] == [10, 8]
+
+
+def test_pruning_keeps_what_the_newest_two_name_as_the_best(tmp_path: Path) -> None:
+    """A resume from either of them wants it; and one whose state is damaged names nothing, and stops nobody."""
+    for step, best in ((2, 2), (4, 4), (6, 4), (8, 8), (10, 4)):
+        parameters, optimizer = state(seed=0, steps=1)
+        progress = Progress(step=step, best_step=best)
+        save_checkpoint(tmp_path, progress, parameters, optimizer, torch.get_rng_state())
+    prune(tmp_path, keep=10)
+    assert [int(folder.name[-2:]) for folder in checkpoint_folders(tmp_path)] == [10, 8, 4]
+    (tmp_path / "step-00000010" / "state.json").write_text("{")
+    prune(tmp_path, keep=None)
     assert [int(folder.name[-2:]) for folder in checkpoint_folders(tmp_path)] == [10, 8]
 
 
 def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path: Path) -> None:
     import os
 
-    for step in (9, 10, 100):
+    for step in (8, 10, 100):
         os.utime(saved(tmp_path, step), (10**9 - step, 10**9 - step))
-    assert [folder.name[-3:] for folder in checkpoint_folders(tmp_path)] == ["100", "010", "009"]
-    prune(tmp_path, keep=set())
+    assert [folder.name[-3:] for folder in checkpoint_folders(tmp_path)] == ["100", "010", "008"]
+    prune(tmp_path, keep=None)
     assert [folder.name[-3:] for folder in checkpoint_folders(tmp_path)] == ["100", "010"]
 
 

@@ -136,11 +136,24 @@ def load_progress(
     return Progress(**stored["progress"]), generator_state
 
 
-def prune(checkpoints: Path, keep: set[int]) -> None:
-    """Remove all checkpoints but the newest two, those of the given steps, and those that hold a file named PINNED."""
-    for folder in checkpoint_folders(checkpoints)[2:]:
-        if int(folder.name.removeprefix("step-")) not in keep and not (folder / PINNED).exists():
+def prune(checkpoints: Path, keep: int | None) -> None:
+    """Remove all checkpoints but the newest two, the best ones that these name, `keep`, and those that hold a file PINNED.
+
+    The newest one may name another best one than the run has by now: saved on a signal, it is judged when the run goes
+    on. And where it turns out damaged, the one before it is of use only together with the best one of its own time.
+    """
+    folders = checkpoint_folders(checkpoints)
+    kept = {keep, *map(_best_named, folders[:2])}
+    for folder in folders[2:]:
+        if int(folder.name.removeprefix("step-")) not in kept and not (folder / PINNED).exists():
             remove(folder)
+
+
+def _best_named(folder: Path) -> int | None:
+    try:
+        return read_json(folder / _STATE)["progress"]["best_step"]  # type: ignore[no-any-return]
+    except (DamagedError, KeyError, TypeError):
+        return None  # damaged, which is said where it is read to go on
 
 
 def checkpoint_bytes(parameters: Mapping[str, torch.nn.Parameter]) -> int:

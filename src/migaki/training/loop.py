@@ -335,7 +335,7 @@ class _Loop:
         progress.history_bytes = self.run.flushed_bytes("history.jsonl")
         checkpoints = self.run.path / "checkpoints"
         save_checkpoint(checkpoints, progress, self.parameters, self.optimizer, torch.get_rng_state())
-        prune(checkpoints, keep={progress.best_step or 0})
+        prune(checkpoints, keep=progress.best_step)
         self.saved_at_s = time.monotonic()
 
     def let_move(self, epoch: int) -> None:
