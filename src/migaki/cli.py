@@ -411,7 +411,11 @@ def _rates(arguments: argparse.Namespace) -> None:
     for at in range(0, len(found.rates), max(1, len(found.rates) // 24)):
         share = (found.smoothed[at] - lowest) / ((highest - lowest) or 1.0)
         print(f"{found.rates[at]:9.2e}  {found.smoothed[at]:8.4f}  {'#' * round(40 * share)}")
-    grows = f"twice that at {found.diverges:.2g}" if found.diverges else "it never grew to twice that"
+    grows = (
+        f"above the untrained one at {found.diverges:.2g}"
+        if found.diverges
+        else "it never grew above the untrained one"
+    )
     print(f"the loss is least at a rate of {found.least:.2g}; {grows}")
     print(f"suggested: training.learning_rate: {found.suggestion:g} (now {found.usual:g})")
     if arguments.json:

@@ -33,15 +33,7 @@ from migaki.trial import Trial, attempt
 if TYPE_CHECKING:
     from migaki.models.base import Base
 
-__all__ = ["DEFAULT_METHODS", "Comparison", "compare"]
-
-DEFAULT_METHODS = {
-    "labelled": ("zero_shot", "tfidf", "retrieve", "probe", "frozen", "lora", "reft", "full"),
-    "multi_labelled": ("zero_shot", "tfidf", "probe", "frozen", "lora", "reft", "full"),
-    "tagged": ("gazetteer", "probe", "frozen", "lora", "reft", "full"),
-    "conversation": ("zero_shot", "few_shot", "retrieve", "lora", "reft", "full"),
-}
-"""By the kind of content; its floor is always among them."""
+__all__ = ["Comparison", "compare"]
 
 _LADDER = (1 / 3, 1.0, 3.0)
 """Learning rates that are tried, as multiples of the method's usual one."""
@@ -50,8 +42,6 @@ _LADDER_SHARE = 1 / 3
 _SMALLER = (1 / 9, 1 / 3)
 """Parts of the training rows for the learning curves, beside all of them."""
 _FEWEST_ROWS = 20
-_FLOORS = {"labelled": "tfidf", "multi_labelled": "tfidf", "tagged": "gazetteer", "conversation": "zero_shot"}
-"""What a method has to beat to be worth anything."""
 _MAJORITY = "majority"
 _EXAMPLES = 5
 
@@ -135,12 +125,12 @@ def _with(recipe: Recipe, **parts: Any) -> Recipe:
 
 def _entries(recipe: Recipe, names: Sequence[str] | None) -> dict[str, _Entry]:
     kinds = {kind.model_fields["kind"].default: kind for kind in all_methods()}
-    chosen = list(dict.fromkeys(names or DEFAULT_METHODS[recipe.task.content_kind]))
+    chosen = list(dict.fromkeys(names or recipe.task.compared))
     unknown = [name for name in chosen if name not in kinds]
     if unknown:
         found = f"there is no method {unknown[0]!r}; there are {', '.join(sorted(kinds))}."
         raise RecipeError([Problem("--methods", found)])
-    floor = _FLOORS[recipe.task.content_kind]
+    floor = recipe.task.floor
     if recipe.task.content_kind != "conversation" and floor not in chosen:
         chosen.append(floor)
     return {
@@ -263,13 +253,13 @@ def _facts(work: _Work, entries: Mapping[str, _Entry]) -> dict[str, Any]:
     rows = {name: [_lines(run) for run in entry.runs] for name, entry in entries.items()}
     outcomes = {name: _outcomes(lines, metric) for name, lines in rows.items()}
     known = recipe.task.content_kind != "conversation"
-    majority = _majority(work.splits) if recipe.task.content_kind == "labelled" else None
+    majority = _majority(work.splits) if recipe.task.one_label else None
     found_groups = groups(outcomes, better, recipe.seed)
     methods = {
         name: _method_facts(entry, outcomes[name], metric, _group_of(name, found_groups), recipe.seed)
         for name, entry in entries.items()
     }
-    floors = {name: outcomes[name] for name in (_FLOORS[recipe.task.content_kind],) if name in outcomes}
+    floors = {name: outcomes[name] for name in (recipe.task.floor,) if name in outcomes}
     if majority:
         floors[_MAJORITY] = majority
         methods[_MAJORITY] = _majority_facts(majority, work.splits, metric, recipe.seed)

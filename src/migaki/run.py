@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from migaki.core.errors import DamagedError, DataError, ModelError, UsageError
-from migaki.core.parts import Learner, Task
+from migaki.core.parts import Learner, Role, Task
 from migaki.core.store import RunFolder, open_run, read_json, verify
 from migaki.core.types import Conversation, Dataset, Evaluation, Measure, Place, Prediction, Row, Turn
 from migaki.data.cleaning import cleaner
+from migaki.data.formats import READERS
 from migaki.methods import Retrieve
 from migaki.models import Located, Model, hashed, locate
 from migaki.recipe import Recipe
@@ -44,7 +45,7 @@ def load(name: str | Path, runs: str | Path = "runs") -> Run:
     return Run(found, found.path.parent)
 
 
-def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Base:
+def base_of(model: Model, role: Role, runs: Path) -> Base:
     """The pretrained weights a recipe names; `run:ID` is the model that an earlier run ended with.
 
     Raises:
@@ -59,7 +60,8 @@ def base_of(model: Model, role: Literal["encoder", "decoder"], runs: Path) -> Ba
         return load_base(located, role, weights.result())
     earlier = load(model.reference.removeprefix("run:"), runs)
     if earlier.recipe.task.base_role != role:
-        named = {"encoder": "an encoder", "decoder": "a decoder"}
+        named = {"encoder": "an encoder", "decoder": "a decoder", "image": "an image model"}
+        named |= {"audio": "a model of sounds", "speech": "a model of speech"}
         raise ModelError(
             f"{model.reference} is {named[earlier.recipe.task.base_role]} ({earlier.recipe.task.kind}); this task needs {named[role]}."
         )
@@ -252,7 +254,7 @@ class Run:
         try:
             return self.recipe.data.load(kind, self.recipe.seed).valid.rows
         except DataError:
-            text, answer = ("prompt", "completion") if kind == "conversation" else ("text", "text_pair")
+            text, answer = self._asked, "completion" if kind == "conversation" else "text_pair"
             with (self.path / "predictions.jsonl").open(encoding="utf-8") as file:
                 kept = [json.loads(line) for line in itertools.islice(file, 64)]
             # Of a generator the answers are compared, of the others what is said about the texts.
@@ -299,10 +301,21 @@ class Run:
         return self.learner.predict(rows)
 
     def _content(self, value: Any) -> Any:
-        name = "prompt" if self.recipe.task.content_kind == "conversation" else "text"
-        values = {name: value} if isinstance(value, str) else {"messages": value} if isinstance(value, list) else value
+        values = (
+            {self._asked: value}
+            if isinstance(value, str)
+            else {"messages": value}
+            if isinstance(value, list)
+            else value
+        )
         dataset, _ = self.recipe.data.read([values], self.recipe.task.content_kind, need_target=False)
         return dataset.rows[0].content
+
+    @property
+    def _asked(self) -> str:
+        """The role of what is given to be predicted."""
+        usual = "prompt" if self.recipe.task.content_kind == "conversation" else "text"
+        return getattr(READERS[self.recipe.task.content_kind], "asked", usual)
 
     def generate(self, turns: Sequence[Turn]) -> tuple[str, bool | None]:
         """The tuned model's answer to a conversation, and whether it ended by itself.
@@ -344,8 +357,8 @@ class Run:
 
         folder, path = self.path / "model", os.path.abspath(path)
         verify(folder)
-        if self.recipe.task.content_kind == "labelled":
-            dataset, _ = self.recipe.data.read(path, "labelled", need_target=True)
+        if self.recipe.task.one_label:
+            dataset, _ = self.recipe.data.read(path, self.recipe.task.content_kind, need_target=True)
             passages = [p for row in dataset.rows for p in passages_of(row)]
             learner = self.learner
             assert isinstance(learner, VotingLearner)

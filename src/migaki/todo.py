@@ -84,7 +84,7 @@ def to_do(run: Run, evaluation: Evaluation) -> ToDo:
     answered = _answered(recipe.data.corrections)
     suspicious: list[dict[str, Any]] = []
     temperature = None
-    if labels and recipe.task.content_kind == "labelled":
+    if labels and recipe.task.one_label:
         suspicious = [*_suspicious_learned(run, splits, labels), *_suspicious_test(splits, evaluation, labels)]
         suspicious = [row for row in suspicious if _key(row) not in answered]
         suspicious.sort(key=lambda row: row["confidence"])

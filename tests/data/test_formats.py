@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from migaki.core.types import Conversation, Labelled, Turn
+from migaki.core.types import Conversation, Labelled, Plain, Turn
 from migaki.data.formats import READERS
 
 labelled, conversation = READERS["labelled"], READERS["conversation"]
@@ -123,6 +123,65 @@ def test_rows_to_be_predicted_keep_their_answer_if_they_have_one():
     for values in ({"prompt": "q"}, {"prompt": "q", "completion": ""}, {"messages": MESSAGES[:1]}):
         assert read(conversation, values, need_target=False) == Conversation((USER,))
     assert read(conversation, {"messages": MESSAGES}, need_target=False) == Conversation((USER, ANSWER))
+
+
+ALPACA = {"instruction": "q2", "input": "", "output": "a2"}
+
+
+@pytest.mark.parametrize("history", [[["q", "a"]], '[["q", "a"]]', [("q", "a")]])
+def test_earlier_pairs_of_an_alpaca_row_come_before_its_question(history):
+    turns = read(conversation, {**ALPACA, "history": history, "system": "s"}).turns
+    assert turns == (SYSTEM, USER, ANSWER, Turn("user", "q2"), Turn("assistant", "a2"))
+
+
+@pytest.mark.parametrize("history", [None, "", [], "[]"])
+def test_a_history_may_be_empty(history):
+    assert len(read(conversation, {**ALPACA, "history": history}).turns) == 2
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        ("q, a", "not a JSON list of pairs"),
+        ([["q"]], r"not a list of earlier \[question, answer\] pairs"),
+        ([["q", ""]], "the answer of pair 1 in column 'history' is ''"),
+        ([["q", "a"], [None, "b"]], "the question of pair 2"),
+    ],
+)
+def test_a_history_that_lacks_something_is_refused_in_words(history, words):
+    with pytest.raises(ValueError, match=words):
+        read(conversation, {**ALPACA, "history": history})
+
+
+def test_further_text_and_history_can_be_named():
+    values = {"q": "q", "more": "m", "a": "a", "before": [["q0", "a0"]]}
+    turns = read(conversation, values, prompt="q", completion="a", input="more", history="before").turns
+    assert turns[0] == Turn("user", "q0")
+    assert turns[2] == Turn("user", "q\n\nm")
+
+
+@pytest.mark.parametrize("tools", [[{"type": "function"}], '[{"type": "function"}]'])
+def test_tools_beside_messages_are_refused_instead_of_lost(tools):
+    with pytest.raises(ValueError, match="column 'tools' offers tools"):
+        read(conversation, {"messages": MESSAGES, "tools": tools})
+
+
+@pytest.mark.parametrize("tools", [None, "", [], "[]"])
+def test_a_column_of_tools_may_be_empty(tools):
+    assert read(conversation, {"messages": MESSAGES, "tools": tools}) == Conversation((USER, ANSWER))
+
+
+@pytest.mark.parametrize("role", ["function_call", "observation", "tool_call"])
+def test_what_a_tool_says_in_sharegpt_is_refused_in_words(role):
+    values = {"conversations": [SHAREGPT[0], {"from": role, "value": "{}"}, SHAREGPT[1]]}
+    with pytest.raises(ValueError, match="calls of tools are not learned"):
+        read(conversation, values)
+
+
+def test_a_text_alone_is_read_to_the_character():
+    assert read(READERS["plain"], {"id": 1, "text": " a\n"}) == Plain(" a\n")
+    with pytest.raises(ValueError, match="no column looks like the text"):
+        READERS["plain"].choose(["body_text"], {})
 
 
 def said(*roles, **more):

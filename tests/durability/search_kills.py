@@ -28,6 +28,7 @@ from migaki.search import read_space, search
 from migaki.search.display import Board
 from tiny import LABELS, labelled_rows, save_encoder, write_rows
 
+_STUCK_S = 120
 _COMPARED = ("number", "origin", "settings", "state", "value", "loss", "share", "reason")
 
 
@@ -92,12 +93,32 @@ def members(session: int) -> list[int]:
     return found
 
 
-def disturbed(work: Callable[[], object], kills: int, dice: random.Random, longest_s: float) -> int:
-    """Give the command and kill it so often, then let it end; how many kills hit a search that ran."""
+def written(runs: Path) -> int:
+    """Bytes that the search has written into its list and its logs: as long as they grow it comes on."""
+    files = (*runs.glob("search-*/journal.jsonl"), *runs.glob("search-*/*/*/history.jsonl"))
+    return sum(file.stat().st_size for file in files)
+
+
+def moved(pid: int, runs: Path, before: int) -> int | None:
+    """Wait until the search has come on; the exit code where it ends before."""
+    until = time.monotonic() + _STUCK_S
+    while time.monotonic() < until:
+        code = ended(pid, 0.02)
+        if code is not None or written(runs) > before:
+            return code
+    os.killpg(pid, signal.SIGKILL)
+    raise AssertionError("the search is stuck")
+
+
+def disturbed(work: Callable[[], object], runs: Path, kills: int, dice: random.Random, longest_s: float) -> int:
+    """Give the command and kill it so often, each time a moment after it has come on, then let it end; how many kills hit
+    a search that ran."""
     hits = 0
     pid = started(work)
     while hits < kills:
-        code = ended(pid, dice.uniform(0.1, longest_s))
+        code = moved(pid, runs, written(runs))
+        if code is None:
+            code = ended(pid, dice.uniform(0.0, longest_s))
         if code is not None:
             if code == 0:
                 return hits  # it was quicker than all the kills that were to come
@@ -165,7 +186,7 @@ def sequential(path: Path, home: Path, trials: int, kills: int, dice: random.Ran
     whole, killed = (searched(path, home / name, trials, 1) for name in ("whole", "killed"))
     if ended(started(whole), 600) != 0:
         raise AssertionError("the undisturbed search failed")
-    hits = disturbed(killed, kills, dice, longest_s=2.0)
+    hits = disturbed(killed, home / "killed", kills, dice, longest_s=0.3)
     found = faults_in(home / "killed", trials)
     for what, one, other in zip(("trials", "answer"), answer(home / "whole"), answer(home / "killed"), strict=True):
         if one != other:
@@ -177,8 +198,9 @@ def parallel(
     path: Path, home: Path, trials: int, kills: int, dice: random.Random, workers: int = 2
 ) -> tuple[int, list[str]]:
     """Kills of a search of several processes, and what is wrong with what is there in the end."""
-    hits = disturbed(searched(path, home / "parallel", trials, workers), kills, dice, longest_s=8.0)
-    return hits, faults_in(home / "parallel", trials)
+    runs = home / "parallel"
+    hits = disturbed(searched(path, runs, trials, workers), runs, kills, dice, longest_s=0.3)
+    return hits, faults_in(runs, trials)
 
 
 def main() -> int:

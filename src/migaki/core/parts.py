@@ -36,6 +36,7 @@ __all__ = [
     "ParameterGroup",
     "Part",
     "Reader",
+    "Role",
     "Shape",
     "Task",
     "Varied",
@@ -52,6 +53,8 @@ class Part(BaseModel):
 
 
 P = TypeVar("P", bound=Part)
+Role = Literal["encoder", "decoder", "image", "audio", "speech"]
+"""What a pretrained model is asked for: vectors of texts, texts, vectors of images or of sounds, texts of sounds."""
 
 
 class Reader(Protocol):
@@ -305,8 +308,16 @@ class Task(Part, ABC):
     kind: Any
     content_kind: ClassVar[str]
     """The name of the reader in `data/formats.py` whose content this task understands."""
-    base_role: ClassVar[Literal["encoder", "decoder"]]
+    base_role: ClassVar[Role]
     """Which class of model is loaded for it."""
+    one_label: ClassVar[bool] = False
+    """True where each row has exactly one label of a fixed set, so that rows can vote, and one label is the most frequent."""
+    has_texts: ClassVar[bool] = True
+    """False where rows are files, in which no words can be counted or looked up."""
+    floor: ClassVar[str] = "zero_shot"
+    """The method that any other one has to beat to be worth anything."""
+    compared: ClassVar[tuple[str, ...]] = ()
+    """Methods that a comparison takes where none are named; the floor is among them."""
     primary: ClassVar[tuple[str, Literal["max", "min"]]]
     """The metric by which the best model is chosen on the validation split, and its better direction."""
     general: ClassVar[tuple[str, ...]] = ()

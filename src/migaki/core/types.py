@@ -16,13 +16,16 @@ __all__ = [
     "Dataset",
     "Evaluation",
     "Finding",
+    "Judged",
     "Labelled",
     "LabelledMedia",
     "Measure",
     "Media",
     "MultiLabelled",
     "Place",
+    "Plain",
     "Prediction",
+    "Preferred",
     "Record",
     "Row",
     "Several",
@@ -332,6 +335,89 @@ class Conversation:
 
     def mapped(self, change: Callable[[str], str]) -> Conversation:
         return Conversation(tuple(Turn(turn.role, change(turn.content)) for turn in self.turns))
+
+
+def _turns_json(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def _turns_mapped(turns: Sequence[Turn], change: Callable[[str], str]) -> tuple[Turn, ...]:
+    return tuple(Turn(turn.role, change(turn.content)) for turn in turns)
+
+
+def _asked(turns: Sequence[Turn]) -> str:
+    return "\n".join(turn.content for turn in turns if turn.role == "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Preferred:
+    """A conversation up to the user's last message, and two answers of which one is better."""
+
+    prompt: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+
+    @property
+    def text(self) -> str:
+        """All that the user says."""
+        return _asked(self.prompt)
+
+    def key(self) -> str:
+        return json.dumps(_turns_json(self.prompt), ensure_ascii=False)
+
+    def stratum(self) -> str | None:
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"prompt": _turns_json(self.prompt), "chosen": self.chosen, "rejected": self.rejected}
+
+    def mapped(self, change: Callable[[str], str]) -> Preferred:
+        return Preferred(_turns_mapped(self.prompt, change), change(self.chosen), change(self.rejected))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A conversation up to the user's last message, an answer, and whether somebody found it good."""
+
+    prompt: tuple[Turn, ...]
+    answer: str
+    good: bool
+
+    @property
+    def text(self) -> str:
+        """All that the user says."""
+        return _asked(self.prompt)
+
+    def key(self) -> str:
+        return json.dumps(_turns_json(self.prompt), ensure_ascii=False)
+
+    def stratum(self) -> str | None:
+        return "good" if self.good else "bad"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"prompt": _turns_json(self.prompt), "answer": self.answer, "good": self.good}
+
+    def mapped(self, change: Callable[[str], str]) -> Judged:
+        return Judged(_turns_mapped(self.prompt, change), change(self.answer), self.good)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A text that stands for itself: what is learned is how it goes on."""
+
+    text: str
+
+    def key(self) -> str:
+        return self.text
+
+    def stratum(self) -> str | None:
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"text": self.text}
+
+    def mapped(self, change: Callable[[str], str]) -> Plain:
+        return Plain(change(self.text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 
 from migaki.core.errors import DataError
 from migaki.core.types import shorten
 
-__all__ = ["decode"]
+__all__ = ["decode", "encoding_of"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -23,6 +24,7 @@ _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u30fc]")
 _KANA_SHARE = 0.2
 _LOOKED_AT = 1 << 14
 """Bytes on each side of a bad one by which damaged UTF-8 is told from another encoding."""
+_WHITE = frozenset("\t\r\n")
 _ASCII = re.compile(r"[\x00-\x7f]+")
 _SAVE = "Save the file as UTF-8"
 
@@ -55,6 +57,28 @@ def decode(data: bytes, source: str, encoding: str | None = None) -> tuple[str, 
     return text.removeprefix("\ufeff"), found
 
 
+def encoding_of(piece: bytes, source: str, encoding: str | None = None, lines_before: int = 0) -> str:
+    """The encoding of a file by a piece of it; see `decode`, which wants the whole.
+
+    Args:
+        piece: begins with a line.
+        source: name of the file, for messages.
+        encoding: what the user says; it is only looked up.
+        lines_before: how many lines of the file stand before the piece.
+    Raises:
+        DataError: undecidable, or there is no such encoding.
+    """
+    if encoding is not None:
+        _as_told(b"", source, encoding)
+        return encoding
+    for mark, name in _MARKS:
+        if piece.startswith(mark) and not lines_before:
+            return name
+    whole = piece[: piece.rfind(b"\n") + 1] or piece
+    # Line ends in place of the lines before, so that a message counts from the file's beginning.
+    return decode(b"\n" * lines_before + whole, source)[1]
+
+
 def _as_told(data: bytes, source: str, encoding: str) -> str:
     try:
         return data.decode(encoding)
@@ -81,8 +105,8 @@ def _found_out(data: bytes, source: str) -> tuple[str, str]:
                 ) from None
     if b"\x00" in data:
         hint = ""
-        if data.count(b"\x00") > len(data) // 8:
-            hint = ": it looks like UTF-16 without a mark. Set data.encoding: utf-16-le, or s"
+        if order := _unmarked_utf16(data):
+            hint = f": it looks like UTF-16 without a mark. Set data.encoding: {order}, or s"
         at = data.index(b"\x00")
         raise DataError(f"{source}:{_line(data, at)}: holds a NUL byte{hint or '. Remove it, or s'}{_SAVE[1:]}.")
     if data.isascii() and b"\x1b$" in data:
@@ -97,6 +121,22 @@ def _found_out(data: bytes, source: str) -> tuple[str, str]:
         return data.decode("utf-8"), "utf-8"
     except UnicodeDecodeError as error:
         return _japanese(data, source, error.start)
+
+
+def _unmarked_utf16(data: bytes) -> str | None:
+    """The byte order in which data with NULs is text; None where it is in none, so that the NULs are damage.
+
+    Of ASCII characters, of which a table has its line ends at least, the NUL is the second byte in UTF-16-LE.
+    """
+    name = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
+    text = _text(data[: len(data) & ~1], name)
+    if (
+        text is None
+        or "\n" not in text
+        or any(unicodedata.category(ch) in ("Cn", "Co", "Cc") for ch in set(text) - _WHITE)
+    ):
+        return None
+    return name
 
 
 def _japanese(data: bytes, source: str, bad_at: int) -> tuple[str, str]:

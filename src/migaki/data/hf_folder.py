@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from migaki.core.errors import DataError
 from migaki.core.types import shorten
+from migaki.data.parquet import class_names, named_classes
 
 __all__ = ["is_dataset_folder", "read_dataset_folder"]
 
@@ -34,10 +35,7 @@ def read_dataset_folder(folder: Path) -> tuple[list[str], Iterator[dict[str, Any
     import pyarrow as pa
 
     named = [entry["filename"] for entry in _json(folder / "state.json").get("_data_files", [])]
-    features = _json(folder / "dataset_info.json").get("features") or {}
-    classes = {
-        name: f["names"] for name, f in features.items() if isinstance(f, Mapping) and f.get("_type") == "ClassLabel"
-    }
+    classes = class_names(_json(folder / "dataset_info.json").get("features"))
     try:
         tables = []
         for name in named:
@@ -50,16 +48,9 @@ def read_dataset_folder(folder: Path) -> tuple[list[str], Iterator[dict[str, Any
     def rows() -> Iterator[dict[str, Any]]:
         for batch in table.to_batches(max_chunksize=1024):
             for row in batch.to_pylist():
-                yield {name: _named(value, classes.get(name)) for name, value in row.items()}
+                yield named_classes(row, classes)
 
     return list(table.column_names), rows()
-
-
-def _named(value: Any, names: list[str] | None) -> Any:
-    if names is None or not isinstance(value, int):
-        return value
-    # -1 stands for a row whose class is not known.
-    return names[value] if 0 <= value < len(names) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -25,4 +25,6 @@ def refuse_rows(problems: Sequence[str], n_rows: int, remedy: str = "") -> None:
         raise DataError(f"{ended(problems[0])} {remedy}" if remedy else problems[0])
     lines = "".join(f"\n  - {problem}" for problem in problems[:_SHOWN])
     more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    raise DataError(f"{len(problems)} of {n_rows} rows cannot be used:{lines}{more}" + (f"\n{remedy}" if remedy else ""))
+    raise DataError(
+        f"{len(problems)} of {n_rows} rows cannot be used:{lines}{more}" + (f"\n{remedy}" if remedy else "")
+    )

@@ -36,7 +36,7 @@ __all__ = ["Data", "absolute_path"]
 
 _ROLES = (
     *("text", "text_pair", "file", "label", "spans", "tokens", "tags"),
-    *("prompt", "completion", "messages", "system"),
+    *("prompt", "completion", "messages", "system", "input", "history", "chosen", "rejected"),
 )
 _LARGEST_SHARE = 0.9
 _EXAMPLES = 5
@@ -116,6 +116,14 @@ class Data(Part):
     """Column with a list of {role, content}; guessed where it is left out."""
     system: str | None = None
     """Column of the system prompt."""
+    input: str | None = None
+    """Column of further text that belongs to the instruction (Alpaca); guessed beside a column called instruction."""
+    history: str | None = None
+    """Column with what was said before the prompt, a list of [question, answer] pairs; guessed where it is left out."""
+    chosen: str | None = None
+    """Column of the better one of two answers; guessed where it is left out."""
+    rejected: str | None = None
+    """Column of the worse one of two answers; guessed where it is left out."""
     encoding: str | None = None
     """Encoding of the text files, where it is not UTF-8 and cannot be told from the bytes (cp932, euc_jp, cp1252)."""
     sheet: str | None = None

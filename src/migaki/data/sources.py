@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +16,14 @@ from migaki.data.conll import CONLL_ENDINGS, conll_sentences
 from migaki.data.demo import demo_records
 from migaki.data.encodings import decode
 from migaki.data.hf_folder import is_dataset_folder, read_dataset_folder
+from migaki.data.json_rows import json_lines, json_list
+from migaki.data.parquet import parquet_rows
 from migaki.data.problems import refuse_rows
+from migaki.data.separated import check_header, separated_records, separator_of
 from migaki.data.sheets import read_sheet
 from migaki.data.unpacking import PACKED, unpacked
 
-__all__ = ["Table", "ending", "is_address", "json_record", "read_records", "separator_of"]
-
-# The csv module's own limit is 128 KiB a cell; it can only be set for the process, and a higher one harms nobody.
-csv.field_size_limit(1 << 30)
-_HEADER_CHARACTERS = 1 << 16
+__all__ = ["Table", "ending", "is_address", "numbered", "read_records", "text_lines"]
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,7 @@ def read_records(
     path = Path(source)
     if is_dataset_folder(path):
         columns, rows = read_dataset_folder(path)
-        records = tuple(Record(Place(source, number), row) for number, row in enumerate(rows, 1))
-        table = Table(source, records, tuple(columns))
+        table = Table(source, tuple(numbered(rows, source)), tuple(columns))
     elif ending(path) == ".xlsx":
         table = _excel(_bytes(path), source, sheet)
     else:
@@ -170,174 +166,45 @@ def _columns(records: Iterable[Record]) -> tuple[str, ...]:
 
 def _separated(data: bytes, source: str, encoding: str | None) -> Table:
     text, found = decode(data, source, encoding)
-    separator = "\t" if source.lower().endswith(".tsv") else separator_of(text)
-    rows = _rows_with_lines(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), source)
-    header_line, header = next(rows, (1, []))
-    if not header:
-        raise DataError(f"{source} is empty. Give a file with a header and at least one row.")
-    _check_header(header, f"{source}:{header_line}")
-    records, problems = [], []
-    for line, cells in rows:
-        if len(cells) == len(header):
-            records.append(Record(Place(source, line), dict(zip(header, cells, strict=True))))
-        else:
-            problems.append(
-                f"{source}:{line}: this row has {len(cells)} cells, the header has {len(header)} "
-                f'({shorten(separator.join(cells))!r}). Put a text that holds {separator!r} into double quotes ("...").'
-            )
-    if problems and len(cells) < len(header) and not text.endswith(("\n", "\r")):
-        problems[-1] += " Or the file was cut off in this last line; export it again."
-    refuse_rows(problems, len(records) + len(problems))
-    return Table(source, tuple(records), tuple(header), found, separator)
-
-
-def _rows_with_lines(reader: Any, source: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line on which each starts; a quoted cell may run over several lines, blank lines are no rows."""
-    line = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            never = "unexpected end" in str(error)
-            what = "a quote is opened here and never closed" if never else f"the quotes do not fit ({error})"
-            raise DataError(
-                f'{source}:{line}: {what}. Write a quote inside a text twice ("") and close every quoted cell.'
-            ) from None
-        if cells:
-            yield line, cells
-        line = reader.line_num + 1
-
-
-def separator_of(text: str) -> str:
-    """The separator of the header: the one of comma, semicolon and tab that stands in it most often, unquoted."""
-    unquoted = re.sub(r'"[^"]*"', "", text.lstrip("\r\n")[:_HEADER_CHARACTERS])
-    return max(",;\t", key=re.split(r"[\r\n]", unquoted)[0].count)
-
-
-def _check_header(header: Sequence[str], place: str) -> None:
-    for number, name in enumerate(header, 1):
-        if not name.strip():
-            raise DataError(f"{place}: column {number} has no name. Give every column a name in this line.")
-        if header.index(name) != number - 1:
-            raise DataError(f"{place}: the column {name!r} stands twice. Rename one of them.")
+    separator = "\t" if ending(Path(source)) == ".tsv" else separator_of(text)
+    header, rows = separated_records(io.StringIO(text, newline=""), source, separator)
+    return Table(source, _whole(rows), header, found, separator)
 
 
 def _jsonl(data: bytes, source: str, encoding: str | None) -> Table:
     text, found = decode(data, source, encoding)
-    # Not str.splitlines: it also breaks at characters that may stand inside a JSON text, such as U+2028.
-    lines = text.split("\n")
-    records, problems = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = Place(source, number)
-        try:
-            records.append(Record(place, json_record(line)))
-        except json.JSONDecodeError as error:
-            remedy = "Write one JSON object in each line, texts in double quotes."
-            if number == len(lines):
-                remedy = "The file seems to be cut off in its last line; export it again."
-            at = f"{error.msg} at character {error.pos + 1}"
-            problems.append(f"{place}: is not valid JSON ({at}: {shorten(line)!r}). {remedy}")
-        except (ValueError, RecursionError) as error:
-            problems.append(f"{place}: {_reason(error)}. Correct this line.")
-    refuse_rows(problems, len(records) + len(problems))
-    return Table(source, tuple(records), _columns(records), found)
+    records = _whole(json_lines(io.StringIO(text, newline="\n"), source))
+    return Table(source, records, _columns(records), found)
 
 
 def _json_array(data: bytes, source: str, encoding: str | None) -> Table:
     text, found = decode(data, source, encoding)
-    at = _skip(text, 0)
-    if text[at : at + 1] != "[":
-        raise DataError(
-            f"{source}:{_line(text, at)}: does not begin with '['. A .json file holds a list of objects; for one "
-            "object in each line, rename it to .jsonl."
-        )
-    records: list[Record] = []
-    at = _skip(text, at + 1)
-    line, counted = _line(text, at), at
-    more = text[at : at + 1] != "]"
-    while more:
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            value, at = _DECODER.raw_decode(text, at)
-            records.append(Record(Place(source, line), _object(value)))
-        except json.JSONDecodeError as error:
-            seen = shorten(text[counted : counted + 200])
-            raise DataError(
-                f"{source}:{error.lineno}: is not valid JSON ({error.msg}: {seen!r}). "
-                "Correct this line; if the file ends here it was cut off, export it again."
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{source}:{line}: {_reason(error)}. Correct this object.") from None
-        at = _skip(text, at)
-        more = text[at : at + 1] == ","
-        if more:
-            at = _skip(text, at + 1)
-        elif text[at : at + 1] != "]":
-            raise DataError(
-                f"{source}:{_line(text, at)}: after the object that starts on line {line} ',' or ']' is missing. "
-                "The file may be cut off; export it again."
-            )
-    after = _skip(text, at + 1)
-    if after < len(text):
-        raise DataError(
-            f"{source}:{_line(text, after)}: after the list's ']' stands {shorten(text[after : after + 200])!r}. "
-            "A .json file holds one list; remove the rest."
-        )
-    return Table(source, tuple(records), _columns(records), found)
+    records = tuple(json_list(text, source))
+    return Table(source, records, _columns(records), found)
 
 
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+def _text(data: bytes, source: str, encoding: str | None) -> Table:
+    text, found = decode(data, source, encoding)
+    return Table(source, _whole(text_lines(io.StringIO(text, newline="\n"), source)), ("text",), found)
 
 
-def _line(text: str, at: int) -> int:
-    return text.count("\n", 0, at) + 1
+def text_lines(lines: Iterable[str], source: str) -> Iterator[Record]:
+    """A record with a `text` for each line that holds something; without the line's end, else to the character."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield Record(Place(source, number), {"text": line.removesuffix("\n").removesuffix("\r")})
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the key {name!r} stands twice in one object, so one of its values would be lost")
-        found[name] = value
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"holds {name}, which is not a JSON value; write null or a number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
-
-
-def json_record(line: str) -> dict[str, Any]:
-    """The object in a line of JSON. Raises ValueError (json.JSONDecodeError where it is no JSON) and RecursionError."""
-    return _object(_DECODER.decode(line))
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        if _HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
-            raise ValueError("holds half of a character (an escape such as \\ud83d on its own), which no file can hold")
-        return value
-    example = '{"text": "...", "label": "..."}'
-    raise ValueError(f"holds {shorten(repr(value))}, not an object; each row is an object such as {example}")
-
-
-def _reason(error: ValueError | RecursionError) -> str:
-    return "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+def _whole(rows: Iterable[Record | str]) -> tuple[Record, ...]:
+    """The records. Raises DataError with the first of the others, if there are any."""
+    found = list(rows)
+    refuse_rows([row for row in found if isinstance(row, str)], len(found))
+    return tuple(row for row in found if isinstance(row, Record))
 
 
 def _excel(data: bytes, source: str, sheet: str | None) -> Table:
     header, rows = read_sheet(data, source, sheet)
-    _check_header(header, f"{source}:1")
+    check_header(header, f"{source}:1")
     records, problems = [], []
     for number, cells in rows:
         over = [cell for cell in cells[len(header) :] if cell is not None]
@@ -354,17 +221,16 @@ def _excel(data: bytes, source: str, sheet: str | None) -> Table:
 
 def _parquet(data: bytes, source: str, encoding: str | None) -> Table:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
-        rows = table.to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = shorten(str(error), 120)
-        raise DataError(f"{source} is not a readable Parquet file ({reason}). Export it again.") from None
-    _check_header(table.column_names, source)
-    records = tuple(Record(Place(source, number), row) for number, row in enumerate(rows, 1))
-    return Table(source, records, tuple(table.column_names))
+    columns, rows = parquet_rows(pa.BufferReader(data), source)
+    check_header(columns, source)
+    return Table(source, tuple(numbered(rows, source)), tuple(columns))
+
+
+def numbered(rows: Iterable[dict[str, Any]], source: str) -> Iterator[Record]:
+    """Rows that stand on no line, by their number."""
+    for number, row in enumerate(rows, 1):
+        yield Record(Place(source, number), row)
 
 
 def _conll(data: bytes, source: str, encoding: str | None) -> Table:
@@ -379,6 +245,7 @@ _READERS: dict[str, Callable[[bytes, str, str | None], Table]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json_array,
+    ".txt": _text,
     ".parquet": _parquet,
     **dict.fromkeys(CONLL_ENDINGS, _conll),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from migaki.core.errors import DataError
 from migaki.core.units import bytes_text
@@ -16,7 +17,7 @@ _MOST_BYTES, _MOST_TIMES = 1 << 30, 200
 _PIECE = 1 << 20
 
 
-def opened(path: Path) -> object:
+def opened(path: Path) -> Any:
     """A binary file to read from, unpacked on the way where its name says that it is compressed."""
     import pyarrow as pa
 
@@ -39,7 +40,7 @@ def unpacked(path: Path) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
-        with opened(path) as stream:  # type: ignore[attr-defined]
+        with opened(path) as stream:
             while piece := stream.read(_PIECE):
                 size += len(piece)
                 if size > most:

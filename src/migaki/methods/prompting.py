@@ -111,8 +111,7 @@ class NamedLearner(HeadLearner):
         network.head = head
         if words is not None:
             with torch.no_grad():
-                ids = [network.cut(ids) for ids in network.tokenised(words)]
-                head.weight.copy_(network.body.pooled(ids, network.pooling).float())
+                head.weight.copy_(network.word_vectors(words))
                 head.bias.zero_()
         super().__init__(network)
 

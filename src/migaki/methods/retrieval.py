@@ -25,7 +25,7 @@ from migaki.core.cache import Cache
 from migaki.core.errors import DamagedError, DataError, ModelError
 from migaki.core.parts import Example, ParameterGroup
 from migaki.core.store import commit, read_json, sweep, verify
-from migaki.core.types import Dataset, Labelled, Place, Prediction, Row, Turn
+from migaki.core.types import Conversation, Dataset, Place, Prediction, Row, Turn
 from migaki.evaluation.slices import script_of
 from migaki.methods.tuned import TunedLearner
 from migaki.models import Model, locate
@@ -66,7 +66,7 @@ _NAMED_SOURCES = 5
 def passages_of(row: Row) -> list[Passage]:
     """What a row is found as: a labelled text, or each question of a conversation with its answer."""
     content = row.content
-    if isinstance(content, Labelled):
+    if not isinstance(content, Conversation):
         return [Passage(row.place, content.text, label=content.label, pair=content.pair)]
     turns = content.turns
     return [
@@ -362,7 +362,7 @@ class VotingLearner(_SearchingLearner):
 
     def passage_vectors(self, passages: Sequence[Passage]) -> np.ndarray:
         """The same of rows that are to be looked up."""
-        return self.vectors([Row(p.place, Labelled(p.text, p.label, p.pair)) for p in passages])
+        return self.vectors([self.network.row_of(p.place, p.text, p.label, p.pair) for p in passages])
 
     def find(self, rows: Sequence[Row]) -> list[list[Hit]]:
         """The nearest training rows of each row, itself left out; at least as many as vote, and as recall looks at."""

@@ -100,21 +100,22 @@ class Retrieve(Method):
         return "base, no passages shown" if task.content_kind == "conversation" else task.baseline_name()
 
     def misfit(self, task: Task) -> str | None:
-        if task.content_kind in ("labelled", "conversation"):
+        if task.one_label or task.content_kind == "conversation":
             return None
         return f"retrieve does not know how to look up for {task.kind}: only rows with one label can vote. Use probe."
 
     def space(self, task: Task, shape: Shape) -> dict[str, Any]:
         if task.content_kind == "conversation":
             return {"method.passages": [1, 2, 3, 5]}
-        return {"method.neighbours": [1, 3, 5, 10, 20, 40], "method.index": ["sparse", "dense", "hybrid"]}
+        ways = {"method.index": ["sparse", "dense", "hybrid"]} if task.has_texts else {}
+        return {"method.neighbours": [1, 3, 5, 10, 20, 40], **ways}
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
         from migaki.methods.retrieval import ReadingLearner, VotingLearner
 
         require_fit(self, task)
         way = self.way(task)
-        if task.content_kind == "labelled":
+        if task.one_label:
             return VotingLearner(task.network(base, train, seed), self.neighbours, way)
         # Read before anything else: a document that cannot be read must not end a run that was started.
         library = self.read(Path(self.documents)) if self.documents else None
@@ -126,7 +127,7 @@ class Retrieve(Method):
 
         state, network = load_state(folder), task.restore(base, folder)
         index = load_index(folder)
-        if task.content_kind == "labelled":
+        if task.one_label:
             return VotingLearner(network, self.neighbours, index.way, index, Vote(**state["vote"]))
         encoder = self.load_encoder(state["encoder"]["fingerprint"]) if index.way != "sparse" else None
         return ReadingLearner(network, self, index.way, encoder, None, index)
@@ -138,7 +139,10 @@ class Retrieve(Method):
             RecipeError: a setting has no meaning for the task, or lacks another.
         """
         problems = []
-        if task.content_kind == "labelled":
+        if not task.has_texts and self.index in ("sparse", "hybrid"):
+            found = f"{self.index} looks for words, and rows of {task.kind} are files; leave it out for index: dense."
+            problems.append(Problem("method.index", found))
+        if task.one_label:
             for name in ("documents", "encoder", "prompt"):
                 if getattr(self, name) is not None:
                     found = "is for generation: rows without labels have no vote, and the model is its own encoder."
@@ -153,7 +157,9 @@ class Retrieve(Method):
             raise RecipeError(problems)
         if self.index != "auto":
             return self.index
-        return "hybrid" if task.content_kind == "labelled" or self.encoder is not None else "sparse"
+        if not task.has_texts:
+            return "dense"
+        return "hybrid" if task.one_label or self.encoder is not None else "sparse"
 
     def read(self, path: Path) -> Library:
         """The passages of a document or of a folder of them."""

@@ -35,6 +35,8 @@ class Tfidf(Method):
         return "always the shares of the labels"
 
     def misfit(self, task: Task) -> str | None:
+        if not task.has_texts:
+            return f"tfidf counts words, and rows of {task.kind} are files; the floor there is method: {task.floor}."
         if task.content_kind == "tagged":
             return f"tfidf looks at whole texts, but {task.kind} names parts of them; the floor there is method: gazetteer."
         return labels_missing(self, task)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.utils import logging as transformers_logging
 
 from migaki.core.errors import ModelError
+from migaki.core.parts import Role
 from migaki.models.conversion import Weights, keep_conversion
 from migaki.models.reference import Located, check_folder, hashed
 
@@ -54,7 +55,7 @@ def quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_base(located: Located, role: Literal["encoder", "decoder"], weights: Weights | None = None) -> Base:
+def load_base(located: Located, role: Role, weights: Weights | None = None) -> Base:
     """Float32 weights and tokenizer; a packed file is converted on first use and loaded from the cache afterwards.
 
     Args:

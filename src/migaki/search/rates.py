@@ -25,12 +25,11 @@ __all__ = ["RangeTest", "range_test", "smoothed", "suggested"]
 _LOW, _HIGH = 1e-3, 1e3
 """Of the method's usual rate: where the test begins and at most ends."""
 _STEPS = 120
+_FEWEST = 10
 _SMOOTHING = 0.9
-_DIVERGED = 2.0
-"""Ends where the smoothed loss is so many times its smallest: beyond it nothing is learned any more."""
 _BELOW_LEAST = 4.0
-"""Of the rate at which the smoothed loss is least: in a sweep of so few steps the harm of a rate shows late, and what a
-rate needs to be stable for a whole training is less than what it survives for some steps."""
+"""Of the rate at which the loss is least: in a sweep of so few steps the harm of a rate shows late, and what a rate needs to
+be stable for a whole training is less than what it survives for some steps."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,12 @@ class RangeTest:
     suggestion: float
     """A rate to start from; right within a factor of about 3."""
     least: float
-    """The rate at which the smoothed loss was least."""
+    """The rate at which the smoothed change of the loss was least."""
     diverges: float | None
-    """The rate at which it was twice that; None where it never was."""
+    """The rate at which it was above that of the untrained model again; None where it never was."""
     rates: list[float]
-    losses: list[float]
-    """Mean loss of each step's rows before the step, one for each rate."""
+    changes: list[float]
+    """Mean loss of each step's rows before the step, less what the untrained model's is on the same rows."""
     smoothed: list[float]
     usual: float
     """What the recipe, or else the method, takes."""
@@ -78,14 +77,18 @@ def range_test(
     learner.settle(examples, splits.valid.rows, passes, note)
     usual = float(recipe.method.default_learning_rate)
     rates = [usual * _LOW * (_HIGH / _LOW) ** (i / (steps - 1)) for i in range(steps)]
-    losses = _swept(learner, recipe, examples, rates)
-    smooth = smoothed(losses)
-    least, suggestion, diverges = suggested(rates[: len(losses)], smooth)
-    return RangeTest(suggestion, least, diverges, rates[: len(losses)], losses, smooth, recipe.learning_rate)
+    changes = _swept(learner, recipe, examples, rates)
+    smooth = smoothed(changes)
+    least, suggestion, diverges = suggested(rates[: len(changes)], smooth)
+    return RangeTest(suggestion, least, diverges, rates[: len(changes)], changes, smooth, recipe.learning_rate)
 
 
 def _swept(learner: Learner, recipe: Recipe, examples: Sequence[Example], rates: Sequence[float]) -> list[float]:
-    """The loss before each step, until it has grown beyond hope."""
+    """How the loss has changed before each step, until it has grown beyond hope.
+
+    Some rows are harder than others, and in fine-tuning that differs more than what a few steps gain: so each step's loss
+    is held against the untrained model's on the same rows.
+    """
     import torch
 
     from migaki.core.seeds import derive
@@ -95,26 +98,39 @@ def _swept(learner: Learner, recipe: Recipe, examples: Sequence[Example], rates:
     training = recipe.training
     optimizer: torch.optim.Optimizer = adamw(learner.parameter_groups(), training, rates[0])
     parameters = [p for group in learner.parameter_groups() for _, p in group.named]
-    losses: list[float] = []
+    steps = [
+        [examples[int(i)] for i in step_rows(len(examples), training.batch_size, recipe.seed, step)]
+        for step in range(len(rates))
+    ]
+    learner.train_mode(training.dropout)
+    before = [_mean_loss(learner, rows, training.label_smoothing) for rows in steps]
+    changes: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "dropout"))
-        for step, rate in enumerate(rates):
+        for rows, start, rate in zip(steps, before, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
-            rows = [examples[int(i)] for i in step_rows(len(examples), training.batch_size, recipe.seed, step)]
-            learner.train_mode(training.dropout)
             optimizer.zero_grad(set_to_none=True)
             total = accumulate_gradients(learner, rows, training.label_smoothing, training.accumulate)
             loss = total / sum(row.weight for row in rows)
             if not math.isfinite(loss):
                 break
-            losses.append(loss)
-            now = smoothed(losses)
-            if len(losses) > 10 and now[-1] > _DIVERGED * min(now):
+            changes.append(loss - start)
+            now = smoothed(changes)
+            if len(changes) > _FEWEST and now[-1] > max(-min(now), 0.1 * start):
                 break
             torch.nn.utils.clip_grad_norm_(parameters, training.clip or math.inf)
             optimizer.step()
-    return losses
+    return changes
+
+
+def _mean_loss(learner: Learner, rows: Sequence[Example], label_smoothing: float) -> float:
+    import torch
+
+    with torch.no_grad():
+        groups = learner.groups(rows, len(rows))
+        total = sum(float(learner.loss([rows[i] for i in group], label_smoothing)) for group in groups)
+    return total / sum(row.weight for row in rows)
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
@@ -133,5 +149,5 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 def suggested(rates: Sequence[float], smooth: Sequence[float]) -> tuple[float, float, float | None]:
     """(rate of the least loss, suggestion, rate at which it diverges) of a sweep."""
     at = min(range(len(smooth)), key=lambda i: smooth[i])
-    diverges = next((r for r, loss in zip(rates[at:], smooth[at:], strict=True) if loss > _DIVERGED * smooth[at]), None)
+    diverges = next((r for r, change in zip(rates[at:], smooth[at:], strict=True) if change > 0), None)
     return rates[at], float(f"{rates[at] / _BELOW_LEAST:.2g}"), diverges

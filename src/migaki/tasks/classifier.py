@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from migaki.core.cache import Cache
 from migaki.core.parts import Example
 from migaki.core.seeds import derive
-from migaki.core.types import Dataset, Prediction, Row
+from migaki.core.types import Dataset, Labelled, Place, Prediction, Row
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -150,6 +150,14 @@ class Classifier(nn.Module):
     def varied(self, example: Example, number: int, epoch: int) -> Example:
         """The example as epoch `epoch` sees it, altered at random by (seed, epoch, number) alone."""
         return example
+
+    def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
+        """The row of which only this is kept: its text, or the path of its file, and its label."""
+        return Row(place, Labelled(text, label, pair))
+
+    def word_vectors(self, words: Sequence[str]) -> torch.Tensor:
+        """What stands for each label's words among the features, (C, D). Raises RecipeError where the model knows no words."""
+        raise NotImplementedError
 
     def mask_id(self) -> int | None:
         """The token that stands for a hidden one, None where there is none."""

@@ -46,6 +46,11 @@ class ClassifyText(Task):
     primary: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     base_role: ClassVar[Literal["encoder", "decoder"]] = "encoder"
     general: ClassVar[tuple[str, ...]] = ("topics",)
+    one_label: ClassVar[bool] = True
+    floor: ClassVar[str] = "tfidf"
+    compared: ClassVar[tuple[str, ...]] = (
+        *("zero_shot", "tfidf", "retrieve", "probe", "frozen", "lora", "reft", "full"),
+    )
 
     def baseline_name(self) -> str:
         return "base, nearest class mean of its frozen features" if self.head == "centroid" else "base, random head"

@@ -49,6 +49,7 @@ class Generate(Task):
     primary: ClassVar[tuple[str, Literal["max", "min"]]] = ("loss", "min")
     base_role: ClassVar[Literal["encoder", "decoder"]] = "decoder"
     general: ClassVar[tuple[str, ...]] = ("passages", "choices")
+    compared: ClassVar[tuple[str, ...]] = ("zero_shot", "few_shot", "retrieve", "lora", "reft", "full")
 
     def answers_in_evaluation(self) -> int | None:
         return self.generated_rows

@@ -48,6 +48,8 @@ class LabelText(Task):
     primary: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1_micro", "max")
     base_role: ClassVar[Literal["encoder", "decoder"]] = "encoder"
     general: ClassVar[tuple[str, ...]] = ("topics",)
+    floor: ClassVar[str] = "tfidf"
+    compared: ClassVar[tuple[str, ...]] = ("zero_shot", "tfidf", "probe", "frozen", "lora", "reft", "full")
 
     def baseline_name(self) -> str:
         return "base, nearer of two means for each label" if self.head == "centroid" else "base, random head"

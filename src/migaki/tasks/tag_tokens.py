@@ -41,6 +41,8 @@ class TagTokens(Task):
     primary: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     base_role: ClassVar[Literal["encoder", "decoder"]] = "encoder"
     general: ClassVar[tuple[str, ...]] = ("topics",)
+    floor: ClassVar[str] = "gazetteer"
+    compared: ClassVar[tuple[str, ...]] = ("gazetteer", "probe", "frozen", "lora", "reft", "full")
 
     def baseline_name(self) -> str:
         return "base, random head with the shares of the tags"

@@ -151,6 +151,10 @@ class TextClassifier(Classifier):
         check_pairs(rows, self.paired)
         return super().predict(rows, answers=answers, watch=watch)
 
+    @torch.no_grad()
+    def word_vectors(self, words: Sequence[str]) -> torch.Tensor:
+        return self.body.pooled([self.cut(ids) for ids in self.tokenised(words)], self.pooling).float()  # type: ignore[no-any-return]
+
     def mask_id(self) -> int | None:
         """The token that stands for a hidden one, None where the tokenizer has none."""
         found: int | None = self.tokenizer.mask_token_id
