@@ -170,8 +170,14 @@ def _parser() -> argparse.ArgumentParser:
         "--output", metavar="DIR", type=Path, default=Path("data-report"), help="folder (default: data-report)"
     )
     page.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
-    show = look("show", _data_show, "print rows as the model will see them, targets marked")
-    recipe(show)
+    show = look(
+        "show",
+        _data_show,
+        "print the rows of a recipe as the model will see them, targets marked; of a file its format",
+    )
+    show.add_argument("what", metavar="FILE or RECIPE", help="a data file, or a recipe in YAML")
+    show.add_argument("--task", metavar="TASK", help="of a file: its kind, where the columns do not tell")
+    show.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting of a recipe")
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
     choose = verb(
         "choose",
@@ -657,9 +663,42 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _data_show(arguments: argparse.Namespace) -> None:
+    if arguments.what.endswith((".yaml", ".yml")):
+        _show_rows(arguments)
+    elif arguments.set:
+        raise UsageError("--set changes a recipe, but a data file is named.")
+    else:
+        _show_form(arguments)
+
+
+def _show_form(arguments: argparse.Namespace) -> None:
+    from migaki.audit.look import form_of
+
+    form = form_of(arguments.what, arguments.task)
+    print(f"{arguments.what}: {form.name}")
+    for role, column in form.columns.items():
+        print(f"  {role} from column {column!r}")
+    if form.unused:
+        print(f"  not read: {', '.join(map(repr, form.unused))}")
+    for row in form.rows[: arguments.rows]:
+        print(f"\n{row.place}\n{json.dumps(row.content.as_json(), ensure_ascii=False)}")
+    if not form.task:
+        print("\nNo task of migaki learns from such rows yet; migaki data check looks at them all the same.")
+        return
+    fixed = ", ".join(f"{role}: {json.dumps(column, ensure_ascii=False)}" for role, column in form.settings().items())
+    print(
+        f"\nIn a recipe, where every column can be changed:\ntask: {form.task}\ndata: {{train: {arguments.what}, {fixed}}}"
+    )
+    if form.others:
+        from migaki.data.recognition import TASKS
+
+        print(f"Could also be read for: {', '.join(TASKS[kind] or kind for kind in form.others)} (--task)")
+
+
+def _show_rows(arguments: argparse.Namespace) -> None:
     from migaki.recipe import Recipe
 
-    recipe = Recipe.from_file(arguments.recipe, arguments.set)
+    recipe = Recipe.from_file(arguments.what, arguments.set)
     from migaki.run import base_of
 
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)

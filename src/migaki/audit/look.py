@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +14,22 @@ from migaki.audit.large import LARGE_BYTES, audit_file
 from migaki.audit.light import text_of
 from migaki.audit.outliers import outlying
 from migaki.audit.tokens import TokenFacts, chat_facts, token_facts
-from migaki.core.errors import DataError, UsageError
+from migaki.core.errors import UsageError
 from migaki.core.types import Record, Row, Splits
 from migaki.data import Data, read_records
 from migaki.data.cleaning import Change, changes
-from migaki.data.formats import READERS
+from migaki.data.recognition import TASKS, Form, recognised
 from migaki.data.streaming import iter_records
 from migaki.evaluation.suspicion import out_of_fold, suspects
 from migaki.models import Model, hashed, locate
 from migaki.recipe import Recipe
 from migaki.run import base_features
 
-__all__ = ["Subject", "cleaned_texts", "look_at", "subject_of", "suspicious_rows"]
+__all__ = ["Subject", "cleaned_texts", "form_of", "look_at", "subject_of", "suspicious_rows"]
 
-_TASKS = {
-    "labelled": "classify_text",
-    "conversation": "generate",
-    "tagged": "tag_tokens",
-    "multi_labelled": "label_text",
-}
-_LIMIT = {"labelled": 512, "conversation": 1024, "tagged": 512, "multi_labelled": 512}
+_LIMITS = {"conversation": 1024}
+_LIMIT = 512
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -80,34 +77,33 @@ def subject_of(
         raise UsageError("--set changes a recipe, but a data file is named.")
     files = {"train": named or train, "valid": valid, "test": test}
     data = Data.model_validate({name: str(Path(p).absolute()) for name, p in files.items() if p is not None})
-    kinds = {kind: content for content, kind in _TASKS.items()}
-    if task is not None and task not in kinds:
-        raise UsageError(f"--task {task} is not known here. Valid: {', '.join(kinds)}.")
-    content = kinds[task] if task else _recognised(data)
+    content = _content_of(task) if task else form_of(str(data.train)).content_kind
     return Subject(data, content, None, Model(reference=model) if model else None)
 
 
-def _recognised(data: Data) -> str:
-    """The kind of content whose columns are all there."""
-    source, columns = _columns(data)
-    reasons = []
-    for kind in _TASKS:
-        try:
-            READERS[kind].choose(columns, {})
-        except ValueError as error:
-            reasons.append(f"{_TASKS[kind]}: {error}")
-        else:
-            return kind
-    raise DataError(f"{source} is of no known form. As " + " As ".join(reasons))
+def form_of(source: str, task: str | None = None) -> Form:
+    """The format of a data file, with its first rows as they are read; of a large file only these are read.
+
+    Args:
+        source: path, or `demo:NAME`.
+        task: its kind, where the columns do not tell.
+    Raises:
+        UsageError: there is no such task.
+        DataError: the file cannot be read, or is in no known format.
+    """
+    wanted = _content_of(task) if task else None
+    if _size(source) >= LARGE_BYTES:
+        first = [r for r in islice(iter_records(source), _SHOWN) if isinstance(r, Record)]
+        return recognised(source, list(first[0].values) if first else [], first, wanted)
+    table = read_records(source, "train")
+    return recognised(table.source, table.columns, table.records, wanted)
 
 
-def _columns(data: Data) -> tuple[str, Sequence[str]]:
-    """Where the train rows are, and their columns; of a large file those of its first row."""
-    if isinstance(data.train, str) and _size(data.train) >= LARGE_BYTES:
-        first = next((r for r in iter_records(data.train) if isinstance(r, Record)), None)
-        return data.train, list(first.values) if first else []
-    table = read_records(data.train, "train", data.encoding)
-    return table.source, table.columns
+def _content_of(task: str) -> str:
+    kinds = {kind: content for content, kind in TASKS.items() if kind}
+    if task not in kinds:
+        raise UsageError(f"--task {task} is not known here. Valid: {', '.join(kinds)}.")
+    return kinds[task]
 
 
 def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> Audit:
@@ -151,7 +147,7 @@ def _tokens(subject: Subject, rows: Sequence[Row]) -> tuple[TokenFacts | None, i
     if not (folder / "tokenizer.json").is_file():
         return None, None
     task = subject.recipe.task if subject.recipe else None
-    limit = getattr(task, "max_length", None) or _LIMIT[subject.content_kind]
+    limit = getattr(task, "max_length", None) or _LIMITS.get(subject.content_kind, _LIMIT)
     if subject.content_kind == "conversation":
         template, learn = getattr(task, "template", "model"), getattr(task, "learn", "all")
         return chat_facts(folder, [row.content for row in rows], template, learn, limit), limit
