@@ -136,7 +136,9 @@ def turns_in(messages: Any, what: str) -> list[Turn]:
     """
     messages = loaded(messages, what)
     if not isinstance(messages, list) or not messages:
-        raise ValueError(f"{what} is {shorten(repr(messages))}, not a list of messages; each is {{role, content}}")
+        raise ValueError(
+            f"{what} is {shorten(repr(messages))}, not a list of messages; each is {{role, content}}, correct or remove the row"
+        )
     odd = next((number for number, message in enumerate(messages, 1) if not isinstance(message, Mapping)), None)
     if odd is not None:
         raise ValueError(f"message {odd} is {shorten(repr(messages[odd - 1]))}, not {{role, content}}; correct the row")
@@ -155,7 +157,9 @@ def _turn(message: Mapping[str, Any], number: int) -> Turn:
             "would come from nowhere; write what the tool said into the question, or remove the row"
         )
     if role not in _ROLES:
-        raise ValueError(f"message {number} has the role {shorten(str(said))!r}; {nearest(role, _ROLES)}")
+        raise ValueError(
+            f"message {number} has the role {shorten(str(said))!r}; {nearest(role, _ROLES)} Correct the row."
+        )
     if not isinstance(content, str) or not content.strip():
         raise ValueError(f"message {number} ({role}) has no text; fill it in or remove the row")
     return Turn(role, sound(content, f"message {number} ({role})"))

@@ -75,8 +75,8 @@ class PreferredReader:
 
 
 class JudgedReader:
-    """A question with one answer and whether it is a good one (KTO): `prompt`, `completion` and a `label` that is true or
-    false, or `messages` that end with the answer."""
+    """A question with one answer and whether it is a good one (KTO): `prompt` and `completion`, each a text or a list of
+    messages, or `messages` that end with the answer, and a `label` that is true or false."""
 
     roles: Mapping[str, Sequence[str]] = {
         "messages": ("messages", "conversations", "conversation"),
@@ -103,10 +103,10 @@ class JudgedReader:
         good = _verdict(values.get(columns["label"]), f"the label in column {columns['label']!r}")
         prompt = _prompt(values, columns)
         if "messages" not in columns:
-            answer = text_in(values, columns["completion"], "completion")
-            if answer is None:
+            before, answer = _answer(values, columns["completion"], "completion")
+            if before:
                 raise ValueError(
-                    f"the completion in column {columns['completion']!r} is empty; fill it in or remove the row"
+                    f"column {columns['completion']!r} holds more than the answer; put what was said before into the prompt"
                 )
             prompt.append(Turn("assistant", answer))
         check_order(prompt, need_target=True)
@@ -116,7 +116,9 @@ class JudgedReader:
 def _verdict(value: Any, what: str) -> bool:
     word = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip().lower()
     if word not in (*_YES, *_NO):
-        raise ValueError(f"{what} is {shorten(repr(value))}; it has to say whether the answer is good: true or false")
+        raise ValueError(
+            f"{what} is {shorten(repr(value))}; it has to say whether the answer is good: true or false, correct or remove the row"
+        )
     return word in _YES
 
 
