@@ -170,6 +170,11 @@ def _parser() -> argparse.ArgumentParser:
         "--output", metavar="DIR", type=Path, default=Path("data-report"), help="folder (default: data-report)"
     )
     page.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
+    fixed = look(
+        "prepare", _data_prepare, "write the rows of a recipe as they are learned from, with a hash, into a folder"
+    )
+    recipe(fixed)
+    fixed.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to make")
     show = look(
         "show",
         _data_show,
@@ -660,6 +665,15 @@ def _report(arguments: argparse.Namespace) -> None:
         path = run.path / f"report.{arguments.lang}.html"
         run.write(path.name, write_report(run.path, arguments.lang))
     print(path)
+
+
+def _data_prepare(arguments: argparse.Namespace) -> None:
+    from migaki.recipe import Recipe
+
+    recipe = Recipe.from_file(arguments.recipe, arguments.set)
+    splits, found = recipe.data.prepare(arguments.output.absolute(), recipe.task.content_kind, recipe.seed)
+    print(f"{len(splits.train)} train, {len(splits.valid)} valid, {len(splits.test)} test rows; {found}")
+    print(f"train from it alone: migaki train {arguments.recipe} --set data.prepared={arguments.output.absolute()}")
 
 
 def _data_show(arguments: argparse.Namespace) -> None:

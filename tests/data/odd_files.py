@@ -104,7 +104,7 @@ def _separated(rows: list[Values], separator: str) -> str:
     return buffer.getvalue()
 
 
-def _lines(rows: list[Values]) -> str:
+def write_lines(rows: list[Values]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -116,7 +116,7 @@ TABLES: dict[str, Callable[[list[Values]], str]] = {
     "csv": lambda rows: _separated(rows, ","),
     "tsv": lambda rows: _separated(rows, "\t"),
 }
-JSONS: dict[str, Callable[[list[Values]], str]] = {"jsonl": _lines, "json": _list}
+JSONS: dict[str, Callable[[list[Values]], str]] = {"jsonl": write_lines, "json": _list}
 _FIRST_LINE = {"csv": 2, "tsv": 2, "jsonl": 1, "json": 2}
 
 
@@ -220,7 +220,7 @@ def _wrong_values() -> Iterator[Case]:
                     continue
                 broken = [*rows[:BROKEN], _with(rows[BROKEN], path, value), *rows[BROKEN + 1 :]]
                 place = "-".join(map(str, path))
-                yield Case(kind, f"{form}-{place}-{name}.jsonl", _lines(broken).encode(), (), BROKEN + 1)
+                yield Case(kind, f"{form}-{place}-{name}.jsonl", write_lines(broken).encode(), (), BROKEN + 1)
         for ending, write in TABLES.items() if form in FLAT else ():
             for column in rows[0]:
                 if (form, (column,)) not in _NOT_NEEDED:
@@ -274,7 +274,7 @@ def _wrong_bytes() -> Iterator[Case]:
         yield Case(kind, f"{form}-end.parquet", data[: len(data) // 2], (), 0)
         yield Case(kind, f"{form}-nothing.jsonl", b" \n\n", (), 0)
         for packing in ("gz", "zst"):
-            data = packed(_lines(rows).encode(), packing)
+            data = packed(write_lines(rows).encode(), packing)
             yield Case(kind, f"{form}-end.jsonl.{packing}", data[: len(data) // 2], (), 0)
 
 

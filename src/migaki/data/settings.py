@@ -17,6 +17,7 @@ from migaki.data.cleaning import Step, clean_rows
 from migaki.data.corrections import apply_corrections
 from migaki.data.duplicates import copy_form
 from migaki.data.formats import READERS
+from migaki.data.prepared import prepare, read_prepared
 from migaki.data.problems import refuse_rows
 from migaki.data.sources import Table, is_address, read_records
 from migaki.data.splits import (
@@ -140,6 +141,9 @@ class Data(Part):
     """Leave out train rows that also stand in a given valid or test file; otherwise they are reported."""
     min_rows_per_label: PositiveInt = 1
     """Labels with fewer train rows are left out of all splits, and counted."""
+    prepared: str | None = None
+    """Folder that `migaki data prepare` made of this section. The rows are then read from it alone, and it is refused where
+    the section has changed since."""
     corrections: str | None = None
     """A list that `migaki evaluate RUN --errors FILE` wrote. Where a row of kind relabel has yes under accept, the row of
     train, valid or test with that place and that text gets the suggested label. Which rows are test rows does not
@@ -159,10 +163,11 @@ class Data(Part):
             raise ValueError(f"{value!r} is a text; write the share without quotes: {info.field_name}: {value}.")
         return absolute_path(value, info, "give a file, demo:NAME or a list of rows")
 
-    @field_validator("corrections")
+    @field_validator("corrections", "prepared")
     @classmethod
-    def _corrections_file(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return value if value is None else absolute_path(value, info, "give the file of corrections")
+    def _beside_the_recipe(cls, value: str | None, info: ValidationInfo) -> str | None:
+        remedy = "give the file of corrections" if info.field_name == "corrections" else "give the folder"
+        return value if value is None else absolute_path(value, info, remedy)
 
     @model_validator(mode="after")
     def _rows_are_left_to_train(self) -> Self:
@@ -193,6 +198,8 @@ class Data(Part):
             DataError: lists what cannot be used, with file and line.
         """
         seed = seed if self.seed is None else self.seed
+        if self.prepared is not None:
+            return read_prepared(Path(self.prepared), content_kind, self._drawn_by(seed), self._section())
         train = self._read(self.train, "train", content_kind)
         findings = list(train.findings)
         given: dict[str, Dataset] = {}
@@ -226,6 +233,24 @@ class Data(Part):
         splits = Splits(sets["train"], sets["valid"], sets["test"], tuple(findings), train.columns)
         _check(splits, n_rows)
         return splits
+
+    def prepare(self, folder: Path, content_kind: str, seed: int) -> tuple[Splits, str]:
+        """Write the rows of all splits into a folder, to be named as `prepared`; they and their content hash come back.
+
+        Raises:
+            DataError: as for `load`; the folder is there, or the rows are files.
+            StorageError: the disk is full or not writable.
+        """
+        seed = seed if self.seed is None else self.seed
+        splits = self.model_copy(update={"prepared": None}).load(content_kind, seed)
+        return splits, prepare(folder, splits, content_kind, self._drawn_by(seed), self._section())
+
+    def _section(self) -> dict[str, Any]:
+        """What the rows depend on, but for the seed."""
+        return self.model_dump(mode="json", exclude={"seed", "prepared"})
+
+    def _drawn_by(self, seed: int) -> int | None:
+        return seed if isinstance(self.valid, float) or isinstance(self.test, float) else None
 
     def _taker(self, train: _Read, seed: int) -> Callable[[list[Row], float, str], tuple[list[Row], list[Row]]]:
         """From rows, a share of them and the split's name to the rows that stay and those that are taken."""
