@@ -85,7 +85,7 @@ class Data(Part):
 
     train: Source
     """CSV, TSV, JSONL, JSON, Parquet or Excel file, the texts also as .gz or .zst; the folder of a saved Hugging Face data
-    set; `demo:NAME`; or a list of mappings. Where rows are about files, also a folder (or a .zip of it) with one folder for
+    set; `demo:NAME`; `hf:OWNER/NAME[/CONFIG[/SPLIT]]` of the Hugging Face hub; or a list of mappings. Where rows are about files, also a folder (or a .zip of it) with one folder for
     each label, or with a metadata.csv."""
     valid: Source | float = 0.1
     """A file or list, or the share of the train rows to hold out for choosing the best model."""

@@ -16,6 +16,7 @@ from migaki.data.conll import CONLL_ENDINGS, conll_sentences
 from migaki.data.demo import demo_records
 from migaki.data.encodings import decode
 from migaki.data.hf_folder import is_dataset_folder, read_dataset_folder
+from migaki.data.hub import hub_records
 from migaki.data.json_rows import json_lines, json_list
 from migaki.data.parquet import parquet_rows
 from migaki.data.problems import refuse_rows
@@ -44,7 +45,8 @@ def read_records(
     encoding: str | None = None,
     sheet: str | None = None,
 ) -> Table:
-    """All records of a file (by its extension), a data set folder, a demo set (`demo:NAME`) or a list of mappings.
+    """All records of a file (by its extension), a data set folder, a demo set (`demo:NAME`), a data set of the
+    hub (`hf:OWNER/NAME`) or a list of mappings.
 
     Cells of CSV and TSV stay the texts they are: `NA` is a label, `007` is no number. A record's place is the line on
     which it starts, the row's number in Parquet, the item's number in a list.
@@ -249,4 +251,4 @@ _READERS: dict[str, Callable[[bytes, str, str | None], Table]] = {
     ".parquet": _parquet,
     **dict.fromkeys(CONLL_ENDINGS, _conll),
 }
-_SCHEMES: dict[str, Callable[[str], list[Record]]] = {"demo": demo_records}
+_SCHEMES: dict[str, Callable[[str], list[Record]]] = {"demo": demo_records, "hf": hub_records}
