@@ -39,7 +39,7 @@ FAMILIES = ("whisper", "wav2vec2", "wav2vec2-stable", "hubert", "audio-spectrogr
 """Every kind of encoder; of wav2vec 2.0 both orders of norm and attention."""
 
 
-def _whisper_tokenizer() -> PreTrainedTokenizerFast:
+def whisper_tokenizer() -> PreTrainedTokenizerFast:
     special = [
         *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|ja|>", "<|translate|>", "<|transcribe|>"),
         *("<|startofprev|>", "<|notimestamps|>", "<|0.00|>", "<|0.02|>"),
@@ -62,7 +62,7 @@ def _whisper_tokenizer() -> PreTrainedTokenizerFast:
 def save_whisper(folder: Path, seed: int = 0, languages: bool = True) -> Path:
     """A Whisper of two layers on each side, 32 wide, that hears two seconds at once."""
     quiet_transformers()
-    tokenizer = _whisper_tokenizer()
+    tokenizer = whisper_tokenizer()
     of = tokenizer.convert_tokens_to_ids
     config = WhisperConfig(
         vocab_size=len(tokenizer),

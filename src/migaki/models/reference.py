@@ -21,6 +21,8 @@ __all__ = ["Located", "Model", "check_folder", "hashed", "locate"]
 
 _SCHEMES = ("bundled:", "hf:", "run:")
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files that say how numbers are made of an image or a recording."""
 
 
 class Model(Part):
@@ -140,12 +142,13 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that cannot or must not be loaded.
 
     Raises:
-        ModelError: no config, no safetensors weights (pickled ones are never opened), no tokenizer, or remote code.
+        ModelError: no config, no safetensors weights (pickled ones are never opened), neither tokenizer nor processor, or
+            remote code.
     """
     config = _json(folder / "config.json")
     if config is None:
         raise ModelError(f"{folder} has no config.json, so it is not a model folder in Hugging Face layout.")
-    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+    for name in ("config.json", "tokenizer_config.json", *_PROCESSORS):
         wanted = (_json(folder / name) or {}).get("auto_map")
         if wanted:
             raise ModelError(
@@ -161,8 +164,11 @@ def check_folder(folder: Path) -> None:
         raise ModelError(
             f"{folder} holds {what}. migaki reads safetensors: get the model in that format, or convert it where you trust the file."
         )
-    if not any((folder / name).exists() for name in _TOKENIZERS):
-        raise ModelError(f"{folder} has no tokenizer (tokenizer.json). Copy the tokenizer files of the model into it.")
+    if not any((folder / name).exists() for name in (*_TOKENIZERS, *_PROCESSORS)):
+        raise ModelError(
+            f"{folder} has no tokenizer (tokenizer.json), nor what a model of images or sounds has instead ({_PROCESSORS[0]}). "
+            "Copy these files of the model into it."
+        )
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -188,13 +194,13 @@ def _licence(folder: Path) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a snapshot has configuration, tokenizer and every weight file: who once looked at a model's configuration
+    """Whether a snapshot has configuration, tokenizer or processor, and every weight file: who once looked at a model's configuration
     alone has a part of it in the cache."""
     index = _json(folder / "model.safetensors.index.json")
     shards = set(index.get("weight_map", {}).values()) if index else set()
     return (
         (folder / "config.json").is_file()
-        and any((folder / name).is_file() for name in _TOKENIZERS)
+        and any((folder / name).is_file() for name in (*_TOKENIZERS, *_PROCESSORS))
         and (all((folder / shard).is_file() for shard in shards) if shards else any(folder.glob("*.safetensors")))
     )
 
