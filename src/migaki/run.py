@@ -239,13 +239,14 @@ class Run:
         del self.__dict__["learner"]  # its backbone belongs to the new base now
         return Base(
             network.backbone,
-            network.tokenizer,
+            getattr(network, "tokenizer", None),
             reference,
             fingerprint,
             model["licence"],
             getattr(network, "pooling", None),
             getattr(network, "prompt", ""),
             merge,
+            getattr(network, "processor", None),
         )
 
     def _rows_to_compare(self) -> Sequence[Row]:

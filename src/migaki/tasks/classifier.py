@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from migaki.core.cache import Cache
 from migaki.core.parts import Example
 from migaki.core.seeds import derive
-from migaki.core.types import Dataset, Labelled, Place, Prediction, Row
+from migaki.core.types import Dataset, Labelled, LabelledMedia, Place, Prediction, Row
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -105,6 +105,8 @@ class Classifier(nn.Module):
     """What makes numbers of files, saved beside weights; None where a tokenizer does."""
     varies: Literal["never", "in_views", "always"] = "never"
     """Whether rows are altered at random in training: in a fixed number of ways each, or anew every time; see `varied`."""
+    paired = False
+    """Whether two texts together have a label."""
 
     def __init__(self, base: Base, labels: Sequence[str], class_weights: Sequence[float], width: int) -> None:
         """`width`: D, numbers of a row's features."""
@@ -266,6 +268,7 @@ class Classifier(nn.Module):
                 scores=tuple(log_probability_C.exp().tolist()),
                 text=row.content.text,
                 pair=row.content.pair,
+                traits=row.content.media.traits if isinstance(row.content, LabelledMedia) else (),
             )
 
         return answer
