@@ -14,6 +14,7 @@ import transformers
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from migaki.core.errors import ModelError
 from migaki.core.parts import Role
+from migaki.models import efficientnet_lite  # noqa: F401 - from then on transformers can load it
 from migaki.models.conversion import Weights, keep_conversion
 from migaki.models.reference import Located, check_folder, hashed
 
@@ -127,7 +129,7 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
     )
 
 
-_READERS: dict[str, Any] = {"audio": AutoFeatureExtractor}
+_READERS: dict[str, Any] = {"audio": AutoFeatureExtractor, "image": AutoImageProcessor}
 """What makes numbers of the rows of a role, where that is no tokenizer."""
 
 
@@ -195,6 +197,10 @@ def _converter(located: Located) -> Callable[[Path, Path], None]:
         from migaki.models.convert_e5 import convert_e5
 
         return convert_e5
+    if form == "efficientnet":
+        from migaki.models.convert_efficientnet import convert_efficientnet
+
+        return convert_efficientnet
     if form == "ct2-whisper":
         from migaki.models.convert_whisper import convert_whisper
 

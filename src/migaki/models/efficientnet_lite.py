@@ -31,7 +31,7 @@ LITE0 = (
 """Of each stage of the smallest one: kernel, stride of its first block, expansion, channels, blocks."""
 
 
-class EfficientNetLiteConfig(PretrainedConfig):
+class EfficientNetLiteConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Shapes of an EfficientNet-Lite."""
 
     model_type = "efficientnet_lite"
@@ -71,11 +71,11 @@ class _Block(nn.Module):
         if self.expand is not None and self.expand_norm is not None:
             h_BCHW = F.relu6(self.expand_norm(self.expand(h_BCHW)))
         h_BCHW = F.relu6(self.depthwise_norm(self.depthwise(h_BCHW)))
-        h_BCHW = self.project_norm(self.project(h_BCHW))
-        return x_BCHW + h_BCHW if self.adds else h_BCHW
+        out_BCHW: torch.Tensor = self.project_norm(self.project(h_BCHW))
+        return x_BCHW + out_BCHW if self.adds else out_BCHW
 
 
-class EfficientNetLiteModel(PreTrainedModel):
+class EfficientNetLiteModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Stem, blocks, one more convolution, and the mean over the places."""
 
     config_class = EfficientNetLiteConfig
@@ -94,7 +94,7 @@ class EfficientNetLiteModel(PreTrainedModel):
         self.blocks = nn.ModuleList(blocks)
         self.top = nn.Conv2d(n_in, config.head_channels, 1, bias=False)
         self.top_norm = nn.BatchNorm2d(config.head_channels, config.norm_eps)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def begin(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """What enters the first block."""
@@ -115,4 +115,4 @@ class EfficientNetLiteModel(PreTrainedModel):
 
 
 AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)
-AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel, exist_ok=True)  # type: ignore[arg-type]
+AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel, exist_ok=True)

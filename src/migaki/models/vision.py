@@ -1,0 +1,190 @@
+"""Models that see, computed in steps: what comes before the blocks, the blocks one by one, what comes behind them.
+
+So that a beginning that is frozen can be computed once and kept, and that the last blocks of a convolutional network can
+be trained alone as those of a transformer can. A block is a residual block; what makes the picture smaller counts with the
+block that it leads to. A family that is not known here is computed as a whole.
+"""
+
+# Shapes: B batch, C channels, H height, W width, T patches, D features
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from migaki.core.errors import ModelError
+
+__all__ = ["Eye", "eye_of", "features_of", "without_pooler"]
+
+
+@dataclass(frozen=True)
+class Eye:
+    """The steps of one model. It is made anew for each use, because a method may have put other modules into the model."""
+
+    before: Sequence[nn.Module]
+    """Modules that are computed before the blocks."""
+    blocks: Sequence[nn.Module]
+    """The blocks in order, each with what makes the picture smaller before it."""
+    behind: Sequence[nn.Module]
+    """Modules that are computed behind the blocks."""
+    begin: Callable[[torch.Tensor], torch.Tensor]
+    """From pixels (B, C, H, W) to what enters the first block."""
+    steps: Sequence[Callable[[torch.Tensor], torch.Tensor]]
+    """Of each block from what enters it to what enters the next."""
+    end: Callable[[torch.Tensor], torch.Tensor]
+    """From what comes out of the last block to features (B, D)."""
+
+    def below(self, pixels_BCHW: torch.Tensor, cut: int) -> torch.Tensor:
+        """What enters block `cut`."""
+        hidden = self.begin(pixels_BCHW)
+        for step in self.steps[:cut]:
+            hidden = step(hidden)
+        return hidden
+
+    def above(self, hidden: torch.Tensor, cut: int) -> torch.Tensor:
+        """Features (B, D) of what enters block `cut`."""
+        for step in self.steps[cut:]:
+            hidden = step(hidden)
+        return self.end(hidden)
+
+
+def features_of(model: Any, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    """Features (B, D), as the model's publisher classifies by them; in steps where its family is known.
+
+    Raises:
+        ModelError: the model gives no features of an image.
+    """
+    if (eye := eye_of(model, pixels_BCHW.shape[-2:])) is not None:
+        return eye.above(eye.below(pixels_BCHW, 0), 0)
+    out = model(pixel_values=pixels_BCHW)
+    pooled = getattr(out, "pooler_output", None)
+    if pooled is None:
+        last = getattr(out, "last_hidden_state", None)
+        if last is None:
+            raise ModelError(
+                f"A model of type {model.config.model_type} gives no features of an image. Use one of "
+                f"{', '.join(sorted(_FAMILIES))}, or another image model of transformers."
+            )
+        pooled = last.mean((2, 3)) if last.ndim == 4 else last.mean(1)
+    features_BD: torch.Tensor = pooled.flatten(1)
+    return features_BD
+
+
+def eye_of(model: Any, size: Sequence[int] = (0, 0)) -> Eye | None:
+    """The steps of a model; None where its family is not known here.
+
+    Args:
+        size: H and W of the pixels that are going to be seen; only Swin has to know.
+    """
+    family = _FAMILIES.get(model.config.model_type)
+    return None if family is None else family(model, size)
+
+
+def without_pooler(model: Any) -> None:
+    """Take away a trained layer behind the features by which the publisher classifies: it would be trained by nobody."""
+    if model.config.model_type in ("vit", "deit"):
+        model.pooler = None
+
+
+def _patches(model: Any, size: Sequence[int]) -> Eye:
+    """ViT and DeiT: by the first token. Source: Dosovitskiy et al. 2020, arXiv:2010.11929; Touvron et al. 2020,
+    arXiv:2012.12877, of which the token for distillation has no part in the features."""
+    return Eye(
+        before=[model.embeddings],
+        blocks=list(model.layers),
+        behind=[model.layernorm],
+        begin=model.embeddings,
+        steps=[_with(layer, None) for layer in model.layers],
+        end=lambda hidden_BTD: model.layernorm(hidden_BTD)[:, 0],
+    )
+
+
+def _resnet(model: Any, size: Sequence[int]) -> Eye:
+    """Source: He et al. 2015, arXiv:1512.03385."""
+    layers = [layer for stage in model.encoder.stages for layer in stage.layers]
+    return Eye([model.embedder], layers, [], model.embedder, layers, lambda h_BCHW: model.pooler(h_BCHW).flatten(1))
+
+
+def _convnext(model: Any, size: Sequence[int]) -> Eye:
+    """Source: Liu et al. 2022, arXiv:2201.03545; version 2: Woo et al. 2023, arXiv:2301.00808."""
+    blocks = []
+    for stage in model.encoder.stages:
+        blocks += [
+            nn.Sequential(*(stage.downsampling_layer if number == 0 else ()), layer)
+            for number, layer in enumerate(stage.layers)
+        ]
+    return Eye(
+        before=[model.embeddings],
+        blocks=blocks,
+        behind=[model.layernorm],
+        begin=model.embeddings,
+        steps=blocks,
+        end=lambda h_BCHW: model.layernorm(h_BCHW.mean((-2, -1))),
+    )
+
+
+def _swin(model: Any, size: Sequence[int]) -> Eye:
+    """Source: Liu et al. 2021, arXiv:2103.14030."""
+    patch = model.config.patch_size
+    grid = tuple(-(-side // patch) for side in size)
+    blocks: list[nn.Module] = []
+    steps: list[Callable[[torch.Tensor], torch.Tensor]] = []
+    smaller: Any = None
+    for stage in model.encoder.layers:
+        for layer in stage.blocks:
+            blocks.append(nn.ModuleList([layer] if smaller is None else [smaller[0], layer]))
+            steps.append(_in_grid(layer, grid, smaller))
+            smaller = None
+        if stage.downsample is not None:
+            smaller = stage.downsample, grid
+            grid = tuple((side + 1) // 2 for side in grid)
+    return Eye(
+        before=[model.embeddings],
+        blocks=blocks,
+        behind=[model.layernorm],
+        begin=lambda pixels_BCHW: model.embeddings(pixels_BCHW)[0],
+        steps=steps,
+        end=lambda hidden_BTD: model.layernorm(hidden_BTD).mean(1),
+    )
+
+
+def _lite(model: Any, size: Sequence[int]) -> Eye:
+    return Eye(
+        before=[model.stem, model.stem_norm],
+        blocks=list(model.blocks),
+        behind=[model.top, model.top_norm],
+        begin=model.begin,
+        steps=list(model.blocks),
+        end=lambda h_BCHW: model.end(h_BCHW).mean((2, 3)),
+    )
+
+
+def _with(layer: Any, mask: None) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda hidden_BTD: layer(hidden_BTD, mask)
+
+
+def _in_grid(layer: Any, grid: Any, smaller: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A block of Swin over patches that lie in a grid of this size; `smaller` is what makes the grid and the size before."""
+
+    def step(hidden_BTD: torch.Tensor) -> torch.Tensor:
+        if smaller is not None:
+            hidden_BTD = smaller[0](hidden_BTD, smaller[1])
+        out: torch.Tensor = layer(hidden_BTD, grid)[0]
+        return out
+
+    return step
+
+
+_FAMILIES: dict[str, Callable[[Any, Sequence[int]], Eye]] = {
+    "vit": _patches,
+    "deit": _patches,
+    "resnet": _resnet,
+    "convnext": _convnext,
+    "convnextv2": _convnext,
+    "swin": _swin,
+    "efficientnet_lite": _lite,
+}
