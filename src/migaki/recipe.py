@@ -25,7 +25,7 @@ from migaki.training import Training
 
 __all__ = ["Recipe", "read_recipe", "recipe_schema"]
 
-_DEFAULT_MODELS = {"encoder": "bundled:minilm", "decoder": "bundled:smollm2"}
+_DEFAULT_MODELS = {"encoder": "bundled:minilm", "decoder": "bundled:smollm2", "audio": "bundled:whisper-base"}
 
 
 def _from_word(value: Any) -> Any:

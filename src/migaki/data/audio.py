@@ -319,6 +319,14 @@ def read_wave(path: Path | str, rate_hz: int) -> np.ndarray:
     return np.clip(wave_N / peak if peak > 1 else wave_N, -1.0, 1.0)
 
 
+def _known_wave(media: Media, rate_hz: int) -> np.ndarray:
+    """The samples of a recording that could be read when it was looked into."""
+    try:
+        return read_wave(media.path, rate_hz)
+    except ValueError as error:
+        raise ValueError(f"{media.path} {error}") from None
+
+
 class Waves(Sequence[np.ndarray]):
     """The samples of many recordings, memory-mapped; decoded and resampled once, whoever asks for them later.
 
@@ -343,7 +351,7 @@ class Waves(Sequence[np.ndarray]):
             # Written, not mapped: a disk that fills up is then an error and not a crash.
             with (folder / "samples.bin").open("wb") as file:
                 for number, one in enumerate(media):
-                    wave_N = read_wave(one.path, rate_hz)
+                    wave_N = _known_wave(one, rate_hz)
                     file.write(wave_N.tobytes())
                     n += len(wave_N)
                     ends[number] = n
@@ -355,7 +363,7 @@ class Waves(Sequence[np.ndarray]):
     @classmethod
     def of(cls, media: Sequence[Media], rate_hz: int) -> Waves:
         """In memory only, for recordings that are heard once."""
-        waves = [read_wave(one.path, rate_hz) for one in media]
+        waves = [_known_wave(one, rate_hz) for one in media]
         return cls(np.concatenate(waves), np.cumsum([len(wave_N) for wave_N in waves], dtype=np.int64))
 
     @property

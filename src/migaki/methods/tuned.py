@@ -265,12 +265,17 @@ def blocks_of(backbone: Any) -> Sequence[nn.Module]:
     return list(found[0])
 
 
-# Llama, GPT-2, MPT, OPT and GPT-NeoX, Phi, ModernBERT: each with its kin.
-_FINAL_NORMS = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm", "final_norm")
+# Llama, GPT-2, MPT, OPT and GPT-NeoX, Phi, ModernBERT, Whisper, AST: each with its kin.
+_FINAL_NORMS = (
+    *("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm", "final_norm"),
+    *("layer_norm", "layernorm"),
+)
 
 
 def final_norms(backbone: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
     """The norm that stands beside the list of blocks, by the names it goes by; an encoder of BERT's kind has none."""
+    if not getattr(backbone.config, "do_stable_layer_norm", True):
+        return []  # wav2vec 2.0 and HuBERT of the first kind: theirs is computed before the blocks
     for parent in backbone.modules():
         beside = dict(parent.named_children())
         if any(isinstance(m, nn.ModuleList) and list(m) == list(blocks) for m in beside.values()):

@@ -82,7 +82,8 @@ def convert_whisper(file: Path, folder: Path) -> None:
     model.generation_config = _generation(model.config, tokenizer, source)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=model.config.num_mel_bins).save_pretrained(folder)
+    made: Any = WhisperFeatureExtractor
+    made(feature_size=model.config.num_mel_bins).save_pretrained(folder)
 
 
 def _read(content: bytes) -> dict[str, np.ndarray]:

@@ -178,7 +178,8 @@ class WhisperEar(_Blocks):
         first_BDT = nn.functional.gelu(self._encoder.conv1(mel_BFT)) * exists_B1T
         hidden_BTD = nn.functional.gelu(self._encoder.conv2(first_BDT)).transpose(1, 2)
         hidden_BTD = hidden_BTD + self._encoder.embed_positions.weight[: hidden_BTD.shape[1]]
-        hidden_BTD = nn.functional.dropout(hidden_BTD, self._encoder.dropout, self._encoder.training)
+        # What is frozen stays deterministic, and so does what comes out of it.
+        hidden_BTD = nn.functional.dropout(hidden_BTD, self._encoder.dropout, self._encoder.conv1.training)
         return Heard(hidden_BTD, (frames_B + 1) // 2)
 
     def finish(self, heard: Heard) -> Heard:
@@ -225,7 +226,8 @@ class WaveEar(_Blocks):
     def before(self) -> list[nn.Module]:
         encoder = self._model.encoder
         norm = [] if self._stable else [encoder.layer_norm]
-        return [self._model.feature_extractor, self._model.feature_projection, encoder.pos_conv_embed, *norm]
+        convolved = [self._model.feature_extractor, self._model.feature_projection, encoder.pos_conv_embed]
+        return [*convolved, *norm, encoder.dropout]
 
     def positions(self, n_samples: int) -> int:
         length = max(n_samples, self._shortest)
@@ -240,7 +242,7 @@ class WaveEar(_Blocks):
         return samples_N
 
     def embed(self, entering: Sequence[torch.Tensor]) -> Heard:
-        device = self._model.feature_projection.projection.weight.device
+        device = next(self._model.parameters()).device
         parts = [self._convolved(samples_N.to(device)) for samples_N in entering]
         lengths_B = torch.tensor([len(part_TD) for part_TD in parts], device=device)
         hidden_BTD = nn.utils.rnn.pad_sequence(parts, batch_first=True)

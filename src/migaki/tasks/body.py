@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
@@ -24,7 +24,7 @@ from migaki.models.flat import Edit, FlatDecoder, FlatEncoder, Line, flat_decode
 from migaki.training.activations import activations_of
 from migaki.training.plan import FLAT_PADDING_COST, pad, token_groups
 
-__all__ = ["Body", "Edits", "common_prefix"]
+__all__ = ["Body", "Edits", "common_prefix", "fingerprint_of", "tokens_at_once"]
 
 Rows = Sequence[Sequence[int]]
 Pooling = Literal["mean", "cls", "last"]
@@ -112,15 +112,7 @@ class Body:
 
     def tokens_at_once(self) -> int:
         """Tokens of one forward and backward pass, so that its memory stays within a bound whatever the rows are."""
-        room = _ACTIVATION_BYTES
-        if self.device.type == "cuda":
-            room = torch.cuda.mem_get_info(self.device)[0] // 2
-        config = self.backbone.config.get_text_config()
-        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        bytes_per_token = 4 * config.num_hidden_layers * (10 * config.hidden_size + 3 * inner)
-        return int(
-            min(_MOST_TOKENS if self.device.type == "cpu" else _MOST_TOKENS_ON_A_GPU, max(256, room // bytes_per_token))
-        )
+        return tokens_at_once(self.backbone.config.get_text_config(), self.device)
 
     def groups(self, examples: Sequence[Example], max_rows: int | None = None) -> list[list[int]]:
         """Which examples of a step are computed together: of similar length, at most `max_rows` of them."""
@@ -242,14 +234,10 @@ class Body:
     def fingerprint_below(self, cut: int) -> str:
         """sha256 of the architecture and of all weights below block `cut`."""
         assert self.flat is not None
-        digest = hashlib.sha256(f"{type(self.flat.body).__name__} {self.flat.body.config.to_json_string()}".encode())
+        architecture = f"{type(self.flat.body).__name__} {self.flat.body.config.to_json_string()}"
         if self._second_behind is not None:
-            digest.update(f"second text behind {self._second_behind}".encode())
-        for part in self._below(cut):
-            for name, tensor in part.state_dict().items():
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+            architecture += f"second text behind {self._second_behind}"
+        return fingerprint_of(architecture, self._below(cut))
 
     def _below(self, cut: int) -> list[nn.Module]:
         assert self.flat is not None
@@ -315,6 +303,27 @@ class Body:
             line = Line.of([rows[i] for i in group], self.device)
             h_ND = self.flat.hidden(line, self.flat.embed(line), None, last=cut).float().cpu()
             yield group, [part.numpy() for part in torch.split(h_ND, list(line.lengths))]
+
+
+def tokens_at_once(config: Any, device: torch.device) -> int:
+    """Tokens of one forward and backward pass through blocks of this width and number, so that its memory stays within a
+    bound."""
+    room = _ACTIVATION_BYTES
+    if device.type == "cuda":
+        room = torch.cuda.mem_get_info(device)[0] // 2
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    bytes_per_token = 4 * config.num_hidden_layers * (10 * config.hidden_size + 3 * inner)
+    return int(min(_MOST_TOKENS if device.type == "cpu" else _MOST_TOKENS_ON_A_GPU, max(256, room // bytes_per_token)))
+
+
+def fingerprint_of(architecture: str, parts: Iterable[nn.Module]) -> str:
+    """sha256 of how a network is built and of all weights in these parts of it."""
+    digest = hashlib.sha256(architecture.encode())
+    for part in parts:
+        for name, tensor in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def common_prefix(rows: Rows) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from migaki.core.errors import TruncationError
 from migaki.core.parts import Example
-from migaki.core.types import Finding, Row
+from migaki.core.types import Dataset, Finding, Row
 
-__all__ = ["Overlong", "check_truncation", "cut_spans_finding", "truncation_finding"]
+__all__ = ["Overlong", "check_seconds", "check_truncation", "cut_spans_finding", "truncation_finding"]
 
 _EXAMPLES = 5
 
@@ -40,17 +40,38 @@ def check_truncation(overlong: Sequence[Overlong], n_rows: int, limit: int, allo
     )
 
 
+def check_seconds(dataset: Dataset, seconds: Sequence[float], limit: float, allowed: float) -> None:
+    """The same of recordings, which are `seconds` long each.
+
+    Raises:
+        TruncationError: counts the recordings and names the first ones.
+    """
+    overlong = [(row, s) for row, s in zip(dataset.rows, seconds, strict=True) if s > limit]
+    n_rows = len(dataset)
+    if not overlong or len(overlong) / n_rows <= allowed:
+        return
+    first = ", ".join(f"{row.place} ({s:.1f} s)" for row, s in overlong[:_EXAMPLES])
+    raise TruncationError(
+        f"{len(overlong)} of {n_rows} {dataset.name} recordings are longer than {limit:g} s and would lose their end (first: "
+        f"{first}). Cut them into parts, raise task.max_seconds as far as the model allows, "
+        f"or allow it with task.allow_truncated: {-(-100 * len(overlong) // n_rows) / 100}."
+    )
+
+
 def truncation_finding(examples: Sequence[Example], split: str) -> Finding | None:
     """Rows that are allowed to lose their end, with their places; None where no row does."""
     cut = [example for example in examples if example.truncated]
     if not cut:
         return None
+    than, setting = f"{max(map(len, cut))} tokens", "max_length"
+    if cut[0].size:
+        than, setting = "the model is to hear of one", "max_seconds"
     return Finding(
         "warning",
-        f"{len(cut)} of {len(examples)} {split} rows are longer than {max(map(len, cut))} tokens and lose their end",
+        f"{len(cut)} of {len(examples)} {split} rows are longer than {than} and lose their end",
         len(cut),
         tuple(str(example.row.place) for example in cut[:_EXAMPLES]),
-        "Raise task.max_length or shorten the rows; task.allow_truncated says how many may be cut",
+        f"Raise task.{setting} or shorten the rows; task.allow_truncated says how many may be cut",
     )
 
 

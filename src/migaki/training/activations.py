@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,25 @@ from migaki.core.cache import Cache, cache_folder
 from migaki.core.store import read_json
 from migaki.core.units import bytes_text
 
-__all__ = ["Activations", "activations_of"]
+__all__ = ["Activations", "Whole", "activations_of"]
 
 _SHARE_OF_FREE = 0.25
 """Part of the free disk that all entries together may fill."""
 _SAMPLE_BYTES = 16 << 20
 
-Rows = Sequence[Sequence[int]]
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A row that is no line of token ids: by what it is known, and how many vectors it becomes."""
+
+    key: bytes
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+
+Rows = Sequence[Sequence[int] | Whole]
 Blocks = Iterator[tuple[Sequence[int], Sequence[np.ndarray]]]
 """Row numbers, and for each of them its vectors (T, D)."""
 
@@ -46,8 +59,8 @@ class Activations:
         ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
         self._where = {_row_key(row): (int(end) - len(row), int(end)) for row, end in zip(rows, ends, strict=True)}
 
-    def find(self, row: Sequence[int]) -> np.ndarray | None:
-        """(T, D) of a row with these token ids, None where it is none of the split's."""
+    def find(self, row: Sequence[int] | Whole) -> np.ndarray | None:
+        """(T, D) of a row with these token ids or this key, None where it is none of the split's."""
         where = self._where.get(_row_key(row))
         return None if where is None else self._h_ND[where[0] : where[1]]
 
@@ -64,7 +77,7 @@ def activations_of(
     """From the cache, or computed now and kept; None, with the reason noted, where keeping them would not pay.
 
     Args:
-        rows: token ids of the split.
+        rows: token ids of the split, or what its rows are known by.
         made_by: what the vectors depend on beside the ids: the weights below, the number of the block, the format.
         width: D.
         compute: yields every row once, a group at a time.
@@ -139,4 +152,5 @@ def _read_seconds(path: Path) -> float:
 
 
 def _row_key(row: Any) -> bytes:
-    return hashlib.blake2b(np.asarray(row, dtype=np.int32).tobytes(), digest_size=16).digest()
+    content = row.key if isinstance(row, Whole) else np.asarray(row, dtype=np.int32).tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -1,0 +1,149 @@
+"""A model that hears as the trunk of a classifier: which recordings are computed together, and what is kept of them below
+the trained part."""
+
+# Shapes: B batch, N samples, T positions, D hidden
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from migaki.core.parts import Example
+from migaki.models.speech import Ear, Heard
+from migaki.tasks.body import fingerprint_of, tokens_at_once
+from migaki.training.activations import Whole, activations_of
+from migaki.training.plan import token_groups
+
+__all__ = ["Hearing", "Sound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sound(Example):
+    """A recording as the network hears it."""
+
+    wave_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False)
+    """Samples at the model's rate, without what lies behind the limit."""
+
+    def whole(self) -> Whole:
+        """The part of it that is heard, under the hash of its file."""
+        key = bytes.fromhex(self.row.content.media.sha256) + len(self.wave_N).to_bytes(8, "little")
+        return Whole(key, len(self))
+
+
+class Hearing:
+    """Features of recordings; see `classifier.Trunk`."""
+
+    use_flat = False
+    edits: Any = None
+
+    def __init__(self, backbone: Any, ear: Ear) -> None:
+        self.backbone, self.ear = backbone, ear
+        self._cut = 0
+        self._find: Callable[[Whole], np.ndarray | None] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def width(self) -> int:
+        """D"""
+        return self.ear.width
+
+    def groups(self, examples: Sequence[Example], max_rows: int | None = None) -> list[list[int]]:
+        """Which examples of a step are computed together: of similar length, at most `max_rows` of them."""
+        return token_groups([len(e) for e in examples], tokens_at_once(self.backbone.config, self.device), max_rows)
+
+    def groups_without_gradient(self, examples: Sequence[Example]) -> list[list[int]]:
+        """The same where nothing has to be remembered for a backward pass."""
+        return token_groups([len(e) for e in examples])
+
+    def pooled(self, sounds: Sequence[Sound]) -> torch.Tensor:
+        """One vector for each recording, (B, D)."""
+        kept = self._kept(sounds)
+        heard = self._embedded(sounds) if kept is None else kept
+        return self.ear.pooled(self.ear.finish(self.ear.blocks(heard, first=0 if kept is None else self._cut)))
+
+    def _embedded(self, sounds: Sequence[Sound]) -> Heard:
+        return self.ear.embed([self.ear.entering(sound.wave_N) for sound in sounds])
+
+    # What is kept below the first trained block
+
+    def first_trained(self) -> int | None:
+        """Number of the first block with a trained parameter; None where something before the blocks is trained."""
+        if any(p.requires_grad for module in self.ear.before() for p in module.parameters()):
+            return None
+        layers = self.ear.layers
+        trained = (i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters()))
+        return min(trained, default=len(layers))
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """What lies before the blocks, and the blocks below the first trained one; empty where the first is trained."""
+        cut = self.first_trained()
+        return [] if cut is None else [*self.ear.before(), *self.ear.layers[:cut]]
+
+    def keep(
+        self,
+        train: Sequence[Example],
+        valid: Callable[[], Sequence[Example]],
+        passes: int,
+        made_by: Sequence[str],
+        note: Callable[[str], None],
+    ) -> bool:
+        """Compute what enters the first trained block once and read it from then on, where that pays: see `Trunk.keep`.
+
+        Also where that is the first block of all: the spectrogram and the convolutions are then computed once.
+        """
+        cut = self.first_trained()
+        if cut is None:
+            return False
+        architecture = f"{type(self.backbone).__name__} {self.backbone.config.to_json_string()}"
+        made_by = [fingerprint_of(architecture, self.frozen_parts()), str(cut), *made_by]
+        kept = []
+        for sounds in (train, valid()):
+            groups = token_groups([len(e) for e in sounds])
+            compute = functools.partial(self.below, sounds, cut, groups)
+            rows = [self._sound(e).whole() for e in sounds]
+            kept.append(activations_of(rows, made_by, self.width, compute, passes=passes, note=note))
+        found = [activations for activations in kept if activations is not None]
+        if not found:
+            return False
+
+        def find(whole: Whole) -> np.ndarray | None:
+            return next((h_TD for a in found if (h_TD := a.find(whole)) is not None), None)
+
+        self._cut, self._find = cut, find
+        return True
+
+    @staticmethod
+    def _sound(example: Example) -> Sound:
+        assert isinstance(example, Sound)
+        return example
+
+    def _kept(self, sounds: Sequence[Sound]) -> Heard | None:
+        if self._find is None:
+            return None
+        found = []
+        for sound in sounds:
+            h_TD = self._find(sound.whole())
+            if h_TD is None:
+                return None
+            found.append(torch.from_numpy(np.array(h_TD)))
+        hidden_BTD = nn.utils.rnn.pad_sequence(found, batch_first=True).to(self.device)
+        return Heard(hidden_BTD, torch.tensor([len(h_TD) for h_TD in found], device=self.device))
+
+    @torch.no_grad()
+    def below(
+        self, examples: Sequence[Example], cut: int, groups: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Sequence[int], list[np.ndarray]]]:
+        """What enters block `cut`: for each group its row numbers and their vectors (T, D)."""
+        for group in groups:
+            heard = self.ear.blocks(self._embedded([self._sound(examples[i]) for i in group]), last=cut)
+            hidden_BTD = heard.hidden_BTD.float().cpu().numpy()
+            yield group, [h_TD[:n] for h_TD, n in zip(hidden_BTD, heard.lengths_B.tolist(), strict=True)]

@@ -1,0 +1,225 @@
+"""Recordings with labels: every kind of model that hears, under every method that makes sense for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import migaki
+import processes
+from learners import base_from
+from migaki.core.errors import DataError, ModelError, RecipeError, TruncationError
+from migaki.core.types import Dataset
+from migaki.data import Data
+from migaki.methods import Frozen
+from migaki.recipe import Recipe
+from migaki.tasks import ClassifyAudio
+from tiny_speech import FAMILIES, save_hearing, write_recordings
+
+METHODS: dict[str, Any] = {
+    "probe": "probe",
+    "frozen": {"kind": "frozen", "blocks": 1},
+    "lora": {"kind": "lora", "rank": 2},
+    "full": "full",
+    "retrieve": {"kind": "retrieve", "neighbours": 5},
+    "few_shot": {"kind": "few_shot", "shots": 2},
+}
+TRAINING = {"epochs": 2, "max_steps": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def hearing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a tiny model of every family."""
+    folder = tmp_path_factory.mktemp("hearing")
+    for family in FAMILIES:
+        save_hearing(family, folder / family)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    rows = write_recordings(tmp_path_factory.mktemp("recordings"))
+    return [{"file": row["file"], "label": row["label"]} for row in rows]
+
+
+def read(rows: list[dict[str, str]], name: str = "train") -> Dataset:
+    found = Data(train=rows).read(rows, "labelled_recording", need_target=True)[0]
+    return Dataset(name, found.rows)
+
+
+@pytest.fixture(scope="module")
+def runs(hearing: Path, recordings: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run of every family by every method, and its folder."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = {}
+    for family in FAMILIES:
+        for name, method in METHODS.items():
+            data = {"train": recordings, "valid": 0.25, "test": 0.25}
+            made = Recipe(
+                task="classify_audio", model=str(hearing / family), data=data, method=method, training=TRAINING
+            )
+            found[family, name] = migaki.train(made, runs=folder, new=True)
+    return folder, found
+
+
+LOAD = """
+import json, sys
+import migaki
+found = {}
+for name in json.loads(sys.argv[3]):
+    run = migaki.load(name, runs=sys.argv[1])
+    found[name] = [[p.output, *p.scores] for p in run.predict(json.loads(sys.argv[2]))]
+print(json.dumps(found))
+"""
+
+
+def test_every_method_on_every_family_says_the_same_in_a_new_process(runs, recordings):
+    folder, found = runs
+    files = [row["file"] for row in recordings]
+    said = {run.id: [[p.output, *p.scores] for p in run.predict(files)] for run in found.values()}
+    out = processes.run(LOAD, folder, json.dumps(files), json.dumps([run.id for run in found.values()]))
+    loaded = json.loads(processes.lines(out)[-1])
+    for (family, method), run in found.items():
+        assert [row[0] for row in said[run.id]] == [row[0] for row in loaded[run.id]], (family, method)
+        mine, other = (np.array([row[1:] for row in rows]) for rows in (said[run.id], loaded[run.id]))
+        np.testing.assert_allclose(mine, other, atol=1e-6, err_msg=f"{family} {method}")
+
+
+def test_what_is_trained_moves_and_what_is_frozen_stays(runs):
+    _, found = runs
+    for (family, method), run in found.items():
+        trained, total = (run.summary()[f"{kind}_parameters"] for kind in ("trainable", "total"))
+        if method == "full":
+            assert trained == total, family
+        elif method == "retrieve":
+            assert trained == 0, family
+        else:
+            assert 0 < trained < total / 2, (family, method)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, hearing: Path) -> Path:
+    return hearing / request.param
+
+
+@torch.no_grad()
+def test_what_is_kept_below_the_first_trained_block_changes_no_answer(family, recordings, monkeypatch, tmp_path):
+    monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path))
+    train = read(recordings)
+    learner: Any = Frozen(blocks=1).prepare(base_from(family, "audio"), ClassifyAudio(), train, 0)
+    learner.evaluation_mode()
+    wanted = [p.scores for p in learner.predict(train.rows)]
+    facts = learner.settle(learner.encode(train), train.rows, 5, lambda _: None)
+    assert facts["activations_kept"]
+
+    def never(entering: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(learner.network.body.ear, "embed", never)
+    np.testing.assert_allclose([p.scores for p in learner.predict(train.rows)], wanted, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_recording_gets_the_same_answer_alone_and_beside_others(family, recordings):
+    train = read(recordings)
+    network = ClassifyAudio().network(base_from(family, "audio"), train, 0).eval()
+    together = [p.scores for p in network.predict(train.rows)]
+    alone = [network.predict([row])[0].scores for row in train.rows]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_lies_behind_max_seconds_counts_nothing(hearing, tmp_path):
+    rows = write_recordings(tmp_path, 4)
+    longer = []
+    for row in rows:
+        wave_N, rate = soundfile.read(row["file"])
+        path = tmp_path / f"longer-{Path(row['file']).name}"
+        soundfile.write(path, np.concatenate([wave_N[: rate // 10], np.full(rate, 0.5)]), rate)
+        longer.append({"file": str(path), "label": row["label"]})
+        soundfile.write(row["file"], wave_N[: rate // 10], rate)
+    short = read([{"file": row["file"], "label": row["label"]} for row in rows])
+    task = ClassifyAudio(max_seconds=0.1, allow_truncated=1.0)
+    network = task.network(base_from(hearing / "whisper", "audio"), short, 0).eval()
+    wanted, cut = (network.predict(dataset.rows) for dataset in (short, read(longer)))
+    np.testing.assert_allclose([p.scores for p in cut], [p.scores for p in wanted], atol=1e-6)
+    assert all(e.truncated for e in network.encode(read(longer)))
+
+
+def test_recordings_over_the_limit_are_counted_before_anything_is_trained(hearing, recordings):
+    base = base_from(hearing / "whisper", "audio")
+    with pytest.raises(
+        TruncationError, match=r"14 of 24 train recordings are longer than 0\.2 s .*first: .*:3 \(0\.2 s\)|longer"
+    ):
+        ClassifyAudio(max_seconds=0.2).network(base, read(recordings), 0)
+    with pytest.raises(ModelError, match=r"max_seconds is 3, but .* hears at most 2 s at once"):
+        ClassifyAudio(max_seconds=3.0).network(base, read(recordings), 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("tfidf", "tfidf counts words, and rows of classify_audio are files"),
+        ("zero_shot", "zero_shot asks by the names of labels"),
+        ("reft", "reft edits"),
+        ({"kind": "retrieve", "index": "sparse"}, "sparse looks for words"),
+        ("gazetteer", "classify_audio"),
+    ],
+    ids=["tfidf", "zero_shot", "reft", "sparse", "gazetteer"],
+)
+def test_a_method_that_makes_no_sense_for_sounds_says_so(hearing, recordings, tmp_path, method, said):
+    made = Recipe(task="classify_audio", model=str(hearing / "whisper"), data={"train": recordings}, method=method)
+    with pytest.raises(RecipeError, match=said):
+        migaki.train(made, runs=tmp_path)
+    assert not list(tmp_path.glob("0*"))
+
+
+def test_a_run_goes_on_from_another(runs, recordings):
+    folder, found = runs
+    for method in ("full", "lora"):
+        earlier = found["whisper", method]
+        data = {"train": recordings, "valid": 0.25, "test": 0.25}
+        made = Recipe(task="classify_audio", model=f"run:{earlier.id}", data=data, method="probe")
+        run = migaki.train(made, runs=folder, new=True)
+        files = [row["file"] for row in recordings]
+        again = migaki.load(run.id, runs=folder)
+        assert [p.scores for p in again.predict(files)] == [p.scores for p in run.predict(files)]
+
+
+def test_the_index_of_a_run_grows_by_recordings(runs, tmp_path):
+    folder, found = runs
+    run = migaki.load(found["whisper", "retrieve"].id, runs=folder)
+    rows = write_recordings(tmp_path / "more", 3, labels=("high", "low"))
+    (tmp_path / "more.csv").write_text("file,label\n" + "".join(f"{r['file']},{r['label']}\n" for r in rows))
+    n = len(run.indexed())
+    assert run.add(tmp_path / "more.csv") == 3
+    again = migaki.load(run.id, runs=folder)
+    assert len(again.indexed()) == n + 3
+    assert again.predict([rows[0]["file"]])[0].sources[0].endswith("more.csv:2")
+
+
+def test_a_file_that_broke_in_the_meantime_is_named(hearing, recordings, tmp_path):
+    rows = write_recordings(tmp_path, 4)
+    train = read([{"file": row["file"], "label": row["label"]} for row in rows])
+    network = ClassifyAudio().network(base_from(hearing / "whisper", "audio"), read(recordings), 0)
+    Path(rows[1]["file"]).write_bytes(b"RIFF")
+    with pytest.raises(DataError, match=r"01\.wav cannot be read as a recording .*It could be read when the run began"):
+        network.predict(train.rows)
+
+
+def test_high_is_told_from_low_after_twelve_epochs(hearing, recordings, tmp_path):
+    made = Recipe(
+        task="classify_audio",
+        model=str(hearing / "whisper"),
+        data={"train": recordings, "valid": 0.25, "test": 0.25},
+        method="full",
+        training={"epochs": 12, "learning_rate": 3e-3, "batch_size": 4},
+    )
+    run = migaki.train(made, runs=tmp_path)
+    assert run.metrics["accuracy"].value == 1.0
