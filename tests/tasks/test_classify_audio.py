@@ -17,7 +17,7 @@ from learners import base_from
 from migaki.core.errors import DataError, ModelError, RecipeError, TruncationError
 from migaki.core.types import Dataset
 from migaki.data import Data
-from migaki.methods import Frozen
+from migaki.methods import Frozen, Probe
 from migaki.recipe import Recipe
 from migaki.tasks import ClassifyAudio
 from tiny_speech import FAMILIES, save_hearing, write_recordings
@@ -132,6 +132,16 @@ def test_a_recording_gets_the_same_answer_alone_and_beside_others(family, record
     together = [p.scores for p in network.predict(train.rows)]
     alone = [network.predict([row])[0].scores for row in train.rows]
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_a_narrower_format_gives_nearly_the_same_answers(family, recordings):
+    train = read(recordings)
+    learner: Any = Probe().prepare(base_from(family, "audio"), ClassifyAudio(), train, 0)
+    wanted = learner.features(train.rows)
+    learner.compute_in(torch.bfloat16)
+    found = learner.features(train.rows)
+    cosine_N = (wanted * found).sum(1) / np.linalg.norm(wanted, axis=1) / np.linalg.norm(found, axis=1)
+    assert 0.99 < cosine_N.min() < 1 - 1e-9
 
 
 @torch.no_grad()

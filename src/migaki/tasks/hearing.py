@@ -71,7 +71,10 @@ class Hearing:
         return self.ear.pooled(self.ear.finish(self.ear.blocks(heard, first=0 if kept is None else self._cut)))
 
     def _embedded(self, sounds: Sequence[Sound]) -> Heard:
-        return self.ear.embed([self.ear.entering(sound.wave_N) for sound in sounds])
+        # Spectrograms are no work of the model: in a narrower format they would be worse, and numpy knows none.
+        with torch.autocast("cpu", enabled=False):
+            entering = [self.ear.entering(sound.wave_N) for sound in sounds]
+        return self.ear.embed(entering)
 
     # What is kept below the first trained block
 
