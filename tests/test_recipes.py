@@ -27,8 +27,14 @@ def test_a_recipe_trains_on_rows_of_its_task_and_leaves_a_report(path, tiny_enco
     rows = makers[task.content_kind](60) if task.content_kind in makers else chat_rows(24)
     if path.stem.startswith("pairs"):
         rows = pair_rows(60)
+    models = {"encoder": tiny_encoder, "decoder": tiny_decoder}
+    if task.base_role == "image":
+        from pictures import save_image_model, write_images
+
+        rows = str(write_images(tmp_path / "images", 36))
+        models["image"] = save_image_model(tmp_path / "model", "lite")
     settings = {
-        "model": tiny_encoder if task.base_role == "encoder" else tiny_decoder,
+        "model": models[task.base_role],
         "data.train": json.dumps(rows, ensure_ascii=False),
         "data.valid": 0.2,
         "data.test": 0.2,
@@ -37,7 +43,7 @@ def test_a_recipe_trains_on_rows_of_its_task_and_leaves_a_report(path, tiny_enco
     }
     if task.kind == "generate":
         settings |= {"task.max_new_tokens": 2, "task.generated_rows": 2}
-    run = train(Recipe.from_file(path, [f"{key}={value}" for key, value in settings.items()]), tmp_path)
+    run = train(Recipe.from_file(path, [f"{key}={value}" for key, value in settings.items()]), tmp_path / "runs")
     assert run.state == "finished"
     assert run.recipe.method.kind == Recipe.from_file(path).method.kind
     assert (run.path / "report.html").stat().st_size > 0

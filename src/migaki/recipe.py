@@ -25,7 +25,12 @@ from migaki.training import Training
 
 __all__ = ["Recipe", "read_recipe", "recipe_schema"]
 
-_DEFAULT_MODELS = {"encoder": "bundled:minilm", "decoder": "bundled:smollm2", "audio": "bundled:whisper-base"}
+_DEFAULT_MODELS = {
+    "encoder": "bundled:minilm",
+    "decoder": "bundled:smollm2",
+    "image": "bundled:efficientnet-lite0",
+    "audio": "bundled:whisper-base",
+}
 
 
 def _from_word(value: Any) -> Any:
@@ -85,7 +90,7 @@ class Recipe(Part):
     def _labels_are_evened_out_once(cls, training: Training, info: ValidationInfo) -> Training:
         task = info.data.get("task")
         if training.resample and task is not None:
-            if task.content_kind != "labelled":
+            if not task.one_label:
                 raise ValueError(f"resample evens out labels, and rows of {task.kind} have not one each; leave it out.")
             if getattr(task, "class_weights", "none") != "none":
                 raise ValueError("resample and task.class_weights both make up for rare labels; keep one of the two.")

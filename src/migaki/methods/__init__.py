@@ -6,6 +6,7 @@ from migaki.methods.frozen import Frozen
 from migaki.methods.full import Full
 from migaki.methods.gazetteer import Gazetteer
 from migaki.methods.lora import Lora
+from migaki.methods.pixels import Pixels
 from migaki.methods.probe import Probe
 from migaki.methods.reft import Reft
 from migaki.methods.retrieve import Retrieve
@@ -18,6 +19,7 @@ __all__ = [
     "Full",
     "Gazetteer",
     "Lora",
+    "Pixels",
     "Probe",
     "Reft",
     "Retrieve",
@@ -30,5 +32,5 @@ __all__ = [
 def all_methods() -> tuple[type[Method], ...]:
     """The built-in methods and those of the entry-point group `migaki.methods`, sorted by kind."""
     return discovered(
-        "migaki.methods", (FewShot, Frozen, Full, Gazetteer, Lora, Probe, Reft, Retrieve, Tfidf, ZeroShot)
+        "migaki.methods", (FewShot, Frozen, Full, Gazetteer, Lora, Pixels, Probe, Reft, Retrieve, Tfidf, ZeroShot)
     )

@@ -1,6 +1,6 @@
 """The low-rank module, where it is attached, and its files in peft's format."""
 
-# Shapes: N tokens of all rows, I in, O out, R rank, P compared rows or tokens, V labels or vocabulary
+# Shapes: N tokens of all rows, I in, O out, R rank, K sides of a filter, P compared rows or tokens, V labels or vocabulary
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from migaki.methods.lora import Lora
 
 __all__ = [
+    "LoraConv",
     "LoraLinear",
     "Merge",
     "adapt",
@@ -178,6 +179,39 @@ class LoraLinear(nn.Module):
         return base
 
 
+class LoraConv(nn.Module):
+    """y = base(x) + scale * B A x beside a convolution that is not grouped: A (R, I, K, K) has its filters' size and strides,
+    B (O, R, 1, 1) mixes what A found. B starts at zero. The same as peft's, and as Hu et al. write it for W (O, I K K)."""
+
+    lora_magnitude = None
+
+    def __init__(
+        self, base: nn.Conv2d, rank: int, scale: float, dropout: float, generator: torch.Generator, dora: bool = False
+    ) -> None:
+        super().__init__()
+        self.base, self.scale, self.transposed = base, scale, False
+        self.adapter_dropout = nn.Dropout(dropout)
+        n_out, n_in, *kernel = base.weight.shape
+        bound = 1 / math.sqrt(n_in * math.prod(kernel))
+        a_RIKK = (torch.rand(rank, n_in, *kernel, generator=generator) * 2 - 1) * bound
+        self.lora_A = nn.Parameter(a_RIKK.to(base.weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(n_out, rank, 1, 1, device=base.weight.device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, I, H, W) to (B, O, H', W')."""
+        base, dropped = self.base, self.adapter_dropout(x)
+        low = nn.functional.conv2d(dropped, self.lora_A, None, base.stride, base.padding, base.dilation)
+        out: torch.Tensor = base(x) + nn.functional.conv2d(low, self.lora_B) * self.scale
+        return out
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The convolution with the update added to its weight in float32."""
+        update_OIKK = torch.einsum("or,rikl->oikl", self.lora_B[..., 0, 0].float(), self.lora_A.float())
+        self.base.weight.add_((self.scale * update_OIKK).to(self.base.weight.dtype))
+        return self.base
+
+
 def _linear_layers(backbone: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer by name, the output head left out: it would dwarf all the other factors."""
     find_head: Any = getattr(backbone, "get_output_embeddings", None)
@@ -185,22 +219,41 @@ def _linear_layers(backbone: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
 
 
+def _convolutions(backbone: nn.Module) -> dict[str, nn.Module]:
+    """Every convolution over pictures by name that is not grouped and pads with zeros, as torch's own class does."""
+    return {
+        name: m
+        for name, m in backbone.named_modules()
+        if type(m) is nn.Conv2d and m.groups == 1 and m.padding_mode == "zeros"
+    }
+
+
 def adapt(network: Any, lora: Lora, seed: int) -> None:
     """Freeze the backbone and put an adapter beside every layer that `lora.targets` names; a task head stays trained.
 
     Raises:
-        RecipeError: a pattern matches no linear layer, or one for rank or alpha no adapted one.
+        RecipeError: a pattern matches no linear layer and no convolution, or one for rank or alpha no adapted one; or there
+            is nothing that could be adapted.
     """
     backbone = network.backbone
-    layers = _linear_layers(backbone)
-    chosen = list(layers)
+    linears, convolutions = _linear_layers(backbone), _convolutions(backbone)
+    layers = {**linears, **convolutions}
+    chosen = list(linears or convolutions)
+    if not chosen:
+        found = "stands beside linear layers and convolutions that are not grouped, and this model has none; use full."
+        raise RecipeError([Problem("method.kind", f"lora {found}")])
     if lora.targets != "all-linear":
-        check_patterns("method.targets", lora.targets, chosen)
+        check_patterns("method.targets", lora.targets, list(layers))
         chosen = [name for name in layers if any(matches(name, pattern) for pattern in lora.targets)]
         if not chosen:
             raise RecipeError(
                 [Problem("method.targets", "is empty; name at least one layer, or leave it out for all-linear.")]
             )
+    if lora.dora and (name := next((name for name in chosen if name in convolutions), None)):
+        found = (
+            f"DoRA is for linear layers, and {name} is a convolution; leave dora out, or name linear layers in targets."
+        )
+        raise RecipeError([Problem("method.dora", found)])
     check_patterns("method.rank_pattern", lora.rank_pattern, chosen)
     check_patterns("method.alpha_pattern", lora.alpha_pattern, chosen)
     network.requires_grad_(True)
@@ -209,16 +262,17 @@ def adapt(network: Any, lora: Lora, seed: int) -> None:
         # A generator of its own for each layer: what one layer draws does not depend on which others are adapted.
         generator = torch.Generator().manual_seed(derive(seed, "lora", name))
         parent, _, child = name.rpartition(".")
+        kind: Any = LoraConv if name in convolutions else LoraLinear
         setattr(
             backbone.get_submodule(parent),
             child,
-            LoraLinear(layers[name], lora.rank_of(name), lora.scale_of(name), lora.dropout, generator, dora=lora.dora),
+            kind(layers[name], lora.rank_of(name), lora.scale_of(name), lora.dropout, generator, dora=lora.dora),
         )
 
 
-def adapted_layers(backbone: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+def adapted_layers(backbone: nn.Module) -> Iterator[tuple[str, LoraLinear | LoraConv]]:
     """Adapters with the name of the layer they stand beside."""
-    return ((name, m) for name, m in backbone.named_modules() if isinstance(m, LoraLinear))
+    return ((name, m) for name, m in backbone.named_modules() if isinstance(m, LoraLinear | LoraConv))
 
 
 def merge_adapters(backbone: nn.Module) -> None:
@@ -306,7 +360,7 @@ def save_adapter(network: Any, lora: Lora, reference: str, folder: Path) -> None
     (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def _stored(adapter: LoraLinear) -> dict[str, torch.Tensor]:
+def _stored(adapter: LoraLinear | LoraConv) -> dict[str, torch.Tensor]:
     """What is trained of an adapter, under peft's names."""
     tensors: dict[str, torch.Tensor] = {"lora_A.weight": adapter.lora_A, "lora_B.weight": adapter.lora_B}
     if adapter.lora_magnitude is not None:

@@ -29,7 +29,8 @@ class Lora(Method):
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead, so that high ranks keep learning. Source: Kalajdzievski 2023, arXiv:2312.03732."""
     targets: Literal["all-linear"] | list[str] = "all-linear"
-    """Which linear layers: all of them but the output head, or name patterns such as [q_proj, v_proj] or [layer.5.*]."""
+    """Which linear layers: all of them but the output head, or name patterns such as [q_proj, v_proj] or [layer.5.*]. In a
+    network without linear layers all convolutions that are not grouped; patterns may name such ones in any network."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs that are dropped in training."""
     dora: bool = False

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from migaki.core.parts import Advice, Learner, Method, Shape, Task
 from migaki.core.types import Dataset
+from migaki.methods.needs import require_fit
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -51,6 +52,11 @@ class Reft(Method):
     keeps_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
 
+    def misfit(self, task: Task) -> str | None:
+        if task.has_texts:
+            return None
+        return f"reft edits what is made of a prompt's tokens, and rows of {task.kind} are files; use lora, frozen or full."
+
     def space(self, task: Task, shape: Shape) -> dict[str, Any]:
         upper = list(range(shape.blocks // 2, shape.blocks))
         return {
@@ -74,6 +80,7 @@ class Reft(Method):
         from migaki.methods.interventions import intervene
         from migaki.methods.tuned import TunedLearner
 
+        require_fit(self, task)
         network = task.network(base, train, seed)
         intervene(network, self, seed)
         return TunedLearner(network, self._saver(base))

@@ -23,6 +23,7 @@ from migaki.core.parts import Example, ParameterGroup
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
 from migaki.methods.stored import fill
+from migaki.models.vision import eye_of
 
 __all__ = ["TunedLearner", "blocks_of", "final_norms", "load_trained", "save_backbone", "save_trained"]
 
@@ -236,9 +237,10 @@ def _set_dropout(network: nn.Module, rate: float) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.Dropout) and not name.endswith("adapter_dropout"):
             module.p = rate
-        # Fused attention takes its rate as a plain number on the module, and some models (OPT, Bloom) drop by a function.
+        # Fused attention takes its rate as a plain number on the module, and some models (OPT, Bloom) drop by a function;
+        # image models drop whole blocks of a row (drop_prob).
         for key, value in vars(module).items():
-            if "dropout" in key and isinstance(value, float):
+            if ("dropout" in key or key == "drop_prob") and isinstance(value, float):
                 setattr(module, key, rate)
 
 
@@ -251,11 +253,14 @@ _TRAINED_FILE = "trained.safetensors"
 
 
 def blocks_of(backbone: Any) -> Sequence[nn.Module]:
-    """The transformer blocks in order: the longest list of modules whose length is the configuration's.
+    """The blocks in order: of an image model as `vision.Eye` has them, of others the longest list of modules whose length
+    is the configuration's.
 
     Raises:
         RecipeError: the model has no such list.
     """
+    if (eye := eye_of(backbone)) is not None:
+        return eye.blocks
     n_blocks = getattr(backbone.config.get_text_config(), "num_hidden_layers", None)
     found = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks]
     if not found:
@@ -273,7 +278,10 @@ _FINAL_NORMS = (
 
 
 def final_norms(backbone: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
-    """The norm that stands beside the list of blocks, by the names it goes by; an encoder of BERT's kind has none."""
+    """The norm that stands beside the list of blocks, by the names it goes by; an encoder of BERT's kind has none. Of an
+    image model whatever is trained behind the blocks."""
+    if (eye := eye_of(backbone)) is not None:
+        return list(eye.behind)
     if not getattr(backbone.config, "do_stable_layer_norm", True):
         return []  # wav2vec 2.0 and HuBERT of the first kind: theirs is computed before the blocks
     for parent in backbone.modules():

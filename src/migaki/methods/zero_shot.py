@@ -47,6 +47,11 @@ class ZeroShot(Method):
         return "the model as it is"
 
     def misfit(self, task: Task) -> str | None:
+        if task.one_label and not task.has_texts:
+            return (
+                f"zero_shot asks by the names of labels, and models of {task.kind} know no words; the floor there is method: "
+                f"{task.floor}."
+            )
         if task.content_kind != "tagged":
             return None
         return (

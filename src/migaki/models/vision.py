@@ -80,7 +80,7 @@ def eye_of(model: Any, size: Sequence[int] = (0, 0)) -> Eye | None:
     Args:
         size: H and W of the pixels that are going to be seen; only Swin has to know.
     """
-    family = _FAMILIES.get(model.config.model_type)
+    family = _FAMILIES.get(getattr(getattr(model, "config", None), "model_type", ""))
     return None if family is None else family(model, size)
 
 
