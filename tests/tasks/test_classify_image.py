@@ -241,3 +241,57 @@ def test_preprocessing_that_leaves_images_of_different_sizes_is_refused(tmp_path
     (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(ModelError, match=r"different sizes.*preprocessor_config\.json"):
         ClassifyImage().network(base_from(folder, "image"), image_rows(tmp_path / "images", 6), 0)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_32"),
+    [
+        ({"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}, (32, 32)),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 32}, "crop_pct": 0.875},
+            (32, 32),
+        ),
+        (
+            {
+                "image_processor_type": "CLIPImageProcessor",
+                "size": {"shortest_edge": 40},
+                "crop_size": {"height": 32, "width": 32},
+            },
+            (32, 32),
+        ),
+    ],
+    ids=["square", "edge", "crop"],
+)
+def test_a_convolutional_model_sees_images_of_another_size_if_the_task_says_so(settings, at_32, tmp_path):
+    folder = save_image_model(tmp_path / "model", "lite")
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    rows, base = image_rows(tmp_path / "images", 6), base_from(folder, "image")
+    for size, wanted in ((None, at_32), (32, at_32), (24, (24, 24)), (48, (48, 48))):
+        network = ClassifyImage(size=size).network(base, rows, 0)
+        assert tuple(network.pixels(network.encode(rows)).shape) == (6, 3, *wanted)
+
+
+def test_a_transformer_says_that_it_takes_one_size(folders, tmp_path):
+    with pytest.raises(ModelError, match=r"cannot see images of 24 x 24 pixels .*Leave task\.size out"):
+        ClassifyImage(size=24).network(base_from(folders["vit"], "image"), image_rows(tmp_path / "images", 6), 0)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "probe"])
+def test_a_saved_run_sees_images_of_the_same_size(method, folders, tmp_path):
+    write_images(tmp_path / "images", 24)
+    recipe = {
+        "task": {"kind": "classify_image", "size": 24},
+        "model": str(folders["lite"]),
+        "data": {"train": str(tmp_path / "images")},
+        "method": method,
+        "training": {"max_steps": 1, "batch_size": 8},
+    }
+    run = migaki.train(recipe, tmp_path / "runs")
+    network = migaki.load(run.path).learner.network  # type: ignore[attr-defined]
+    examples = network.inputs(image_rows(tmp_path / "images", 3).rows)
+    assert network.pixels(examples).shape[2:] == (24, 24)
+    again = migaki.load(run.path).evaluate()
+    assert again.metrics["accuracy"].value == run.metrics["accuracy"].value

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,10 +44,11 @@ class ImageClassifier(Classifier):
         """`seed`: by which images are altered."""
         backbone = cast(Any, base.model)
         without_pooler(backbone)
-        body = _body(base, Sight(self.pixels, self.identity, self._views))
+        processor, size = _processor(base, task.size)
+        body = _body(base, Sight(self.pixels, self.identity, self._views), size)
         super().__init__(base, labels, class_weights, body.width)
         self.backbone, self.body = backbone, body
-        self.processor = base.processor
+        self.processor = processor
         self._augment, self._seed = task.augment, seed
         if task.augment:
             self.varies = "in_views" if task.augment.views else "always"
@@ -119,24 +121,51 @@ def _prepared(processor: Any, images: Sequence[Any]) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays).astype(np.float32, copy=False))
 
 
-def _body(base: Base, sight: Sight) -> ImageBody:
-    """The body for pixels of the size that the model's preprocessing makes.
+def _processor(base: Base, side: int | None) -> tuple[Any, tuple[int, int]]:
+    """The model's own preprocessing, made to give images of this side, and their H and W.
 
     Raises:
-        ModelError: preprocessing and model do not fit, or images come out of it in different sizes.
+        ModelError: images come out of it in different sizes, or not at all.
     """
+    try:
+        processor, size = base.processor, _size_made_by(base.processor)
+        if side is not None and size != (side, side):
+            processor = copy.deepcopy(processor)
+            for name in ("size", "crop_size"):
+                if (wanted := getattr(processor, name, None)) is not None:
+                    # All in proportion: what is cut off at the edges stays the same share.
+                    setattr(processor, name, {k: round(v * side / max(size)) for k, v in dict(wanted).items() if v})
+            size = _size_made_by(processor)
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{base.reference}: images cannot be prepared for it ({_first_line(error)}). Check that its "
+            "preprocessor_config.json gives images one size (size: height, width)."
+        ) from error
+    return processor, size
+
+
+def _size_made_by(processor: Any) -> tuple[int, int]:
+    """H and W. Raises ValueError where they depend on the image."""
     from PIL import Image
 
+    tall, wide = (tuple(_prepared(processor, [Image.new("RGB", size)]).shape[2:]) for size in ((48, 64), (64, 48)))
+    if tall != wide:
+        raise ValueError(f"they come out of it in different sizes, {tall} and {wide}")
+    return int(tall[0]), int(tall[1])
+
+
+def _body(base: Base, sight: Sight, size: tuple[int, int]) -> ImageBody:
     try:
-        tall, wide = (_prepared(base.processor, [Image.new("RGB", size)]).shape[2:] for size in ((48, 64), (64, 48)))
-        if tall != wide:
-            raise ValueError(f"images come out of it in different sizes, {tuple(tall)} and {tuple(wide)}")
-        return ImageBody(base.model, sight, (int(tall[0]), int(tall[1])))
+        return ImageBody(base.model, sight, size)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ModelError(
-            f"{base.reference}: images cannot be prepared for it ({(str(error).splitlines() or ['?'])[0].rstrip('.')}). "
-            "Check that its preprocessor_config.json belongs to it, and that it gives images one size (size: height, width)."
+            f"{base.reference} cannot see images of {size[0]} x {size[1]} pixels ({_first_line(error)}). Leave task.size out; "
+            "if it is, check that preprocessor_config.json belongs to the model."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def new_classifier(base: Base, task: ClassifyImage, train: Dataset, seed: int) -> ImageClassifier:
