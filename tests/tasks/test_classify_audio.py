@@ -109,10 +109,14 @@ def family(request: pytest.FixtureRequest, hearing: Path) -> Path:
 
 
 @torch.no_grad()
-def test_what_is_kept_below_the_first_trained_block_changes_no_answer(family, recordings, monkeypatch, tmp_path):
+@pytest.mark.parametrize("layers", ["all", "last"])
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_what_is_kept_below_the_first_trained_block_changes_no_answer(
+    family, recordings, monkeypatch, tmp_path, blocks, layers
+):
     monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path))
     train = read(recordings)
-    learner: Any = Frozen(blocks=1).prepare(base_from(family, "audio"), ClassifyAudio(), train, 0)
+    learner: Any = Frozen(blocks=blocks).prepare(base_from(family, "audio"), ClassifyAudio(layers=layers), train, 0)
     learner.evaluation_mode()
     wanted = [p.scores for p in learner.predict(train.rows)]
     facts = learner.settle(learner.encode(train), train.rows, 5, lambda _: None)
@@ -123,6 +127,19 @@ def test_what_is_kept_below_the_first_trained_block_changes_no_answer(family, re
 
     monkeypatch.setattr(learner.network.body.ear, "embed", never)
     np.testing.assert_allclose([p.scores for p in learner.predict(train.rows)], wanted, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_head_sees_every_layer_scaled_alike_or_the_last_one_as_it_is(family, recordings):
+    train = read(recordings[:4])
+    base = base_from(family, "audio")
+    every, last = (ClassifyAudio(layers=layers).network(base, train, 0).eval() for layers in ("all", "last"))
+    x_BD, y_BD = (network.features(network.inputs(train.rows)) for network in (every, last))
+    assert (x_BD.shape, y_BD.shape) == ((4, 3 * 32), (4, 32))
+    torch.testing.assert_close(x_BD.reshape(4, 3, 32).mean(-1), torch.zeros(4, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x_BD[:, 64:], torch.nn.functional.layer_norm(y_BD, (32,)))
+    whisper = family.name == "whisper"
+    assert not whisper or x_BD[:, :64].std(0).min() > 0
 
 
 @torch.no_grad()

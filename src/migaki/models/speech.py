@@ -11,7 +11,7 @@ and transcripts over the `whole_window`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,6 +81,10 @@ class Ear(Protocol):
         """What enters the first block."""
         ...
 
+    def outputs(self, heard: Heard, first: int = 0, last: int | None = None) -> Iterator[Heard]:
+        """What comes out of each block from `first` to before `last`, one after the other."""
+        ...
+
     def blocks(self, heard: Heard, first: int = 0, last: int | None = None) -> Heard:
         """Through the blocks from `first` to before `last`."""
         ...
@@ -104,14 +108,19 @@ class _Blocks:
     def width(self) -> int:
         return int(self._config.hidden_size)
 
-    def blocks(self, heard: Heard, first: int = 0, last: int | None = None) -> Heard:
+    def outputs(self, heard: Heard, first: int = 0, last: int | None = None) -> Iterator[Heard]:
         mask = create_bidirectional_mask(
             config=self._config, inputs_embeds=heard.hidden_BTD, attention_mask=heard.mask() if _uneven(heard) else None
         )
         hidden_BTD = heard.hidden_BTD
         for layer in self.layers[first:last]:
             hidden_BTD = layer(hidden_BTD, mask)
-        return Heard(hidden_BTD, heard.lengths_B)
+            yield Heard(hidden_BTD, heard.lengths_B)
+
+    def blocks(self, heard: Heard, first: int = 0, last: int | None = None) -> Heard:
+        for after in self.outputs(heard, first, last):
+            heard = after
+        return heard
 
     def pooled(self, heard: Heard) -> torch.Tensor:
         return heard.mean()

@@ -40,10 +40,11 @@ class AudioClassifier(Classifier):
 
     def __init__(self, base: Base, task: ClassifyAudio, labels: Sequence[str], class_weights: Sequence[float]) -> None:
         ear = ear_of(base.model, base.processor)
-        super().__init__(base, labels, class_weights, ear.width)
+        body = Hearing(base.model, ear, task.layers == "all")
+        super().__init__(base, labels, class_weights, body.n_features)
         self.backbone = cast(Any, base.model)
         self.processor = base.processor
-        self.body = Hearing(self.backbone, ear)
+        self.body, self.layers = body, task.layers
         self.rate_hz = ear.rate_hz
         if task.max_seconds and ear.longest_s and task.max_seconds > ear.longest_s:
             raise ModelError(
@@ -104,10 +105,10 @@ class AudioClassifier(Classifier):
         return self.body.pooled(cast(Sequence[Sound], examples))  # type: ignore[no-any-return]
 
     def identity(self, example: Example) -> bytes:
-        return cast(Sound, example).whole().key
+        return cast(Sound, example).key()
 
     def made_by(self) -> list[str]:
-        return [self.processor.to_json_string()]
+        return [self.processor.to_json_string(), self.layers]
 
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
         return Row(place, LabelledMedia(Media(text, file_sha256(Path(text))), label))
@@ -117,7 +118,7 @@ class AudioClassifier(Classifier):
         raise RecipeError([Problem("method.kind", found)])
 
     def _state(self) -> dict[str, Any]:
-        return {**super()._state(), "max_seconds": self.limit_s}
+        return {**super()._state(), "max_seconds": self.limit_s, "layers": self.layers}
 
     def marked(self, example: Example) -> list[tuple[str, bool]]:
         """The path and how much of the recording is heard, and the label, which is the target."""
@@ -139,7 +140,7 @@ def new_classifier(base: Base, task: ClassifyAudio, train: Dataset, seed: int) -
 def restore_classifier(base: Base, task: ClassifyAudio, folder: Path) -> AudioClassifier:
     """The classifier of a saved run: its label map, length limit and head over the given backbone."""
     state = read_json(folder / STATE_FILE)
-    task = task.model_copy(update={"max_seconds": state["max_seconds"]})
+    task = task.model_copy(update={"max_seconds": state["max_seconds"], "layers": state["layers"]})
     network = AudioClassifier(base, task, state["labels"], state["class_weights"])
     network.load_head(folder, state)
     return network

@@ -31,6 +31,11 @@ class ClassifyAudio(Task):
     for AST), 30 s where it has none."""
     allow_truncated: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of recordings that may be longer than max_seconds and lose their end; above it the run does not start."""
+    layers: Literal["all", "last"] = "all"
+    """What the head sees. all: the mean of what enters the blocks and of what comes out of each, every one of them brought
+    to mean 0 and variance 1, one behind the other, since lower layers know the sound and the voice, higher ones the words;
+    last: what comes out of the model alone. Source: Yang et al. 2021, arXiv:2105.01051, section 3 (all layers, though
+    added up); Pasad et al. 2021, arXiv:2107.04734 (what each layer knows)."""
     head: Literal["centroid", "random"] = "centroid"
     """How the head starts: from the class means of the untrained features (a nearest-centroid classifier, so training
     begins where the frozen features already are), or from small random numbers."""

@@ -30,10 +30,9 @@ class Sound(Example):
     wave_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False)
     """Samples at the model's rate, without what lies behind the limit."""
 
-    def whole(self) -> Whole:
-        """The part of it that is heard, under the hash of its file."""
-        key = bytes.fromhex(self.row.content.media.sha256) + len(self.wave_N).to_bytes(8, "little")
-        return Whole(key, len(self))
+    def key(self) -> bytes:
+        """Equal for equal recordings that are heard as far."""
+        return bytes.fromhex(self.row.content.media.sha256) + len(self.wave_N).to_bytes(8, "little")
 
 
 class Hearing:
@@ -42,8 +41,9 @@ class Hearing:
     use_flat = False
     edits: Any = None
 
-    def __init__(self, backbone: Any, ear: Ear) -> None:
-        self.backbone, self.ear = backbone, ear
+    def __init__(self, backbone: Any, ear: Ear, every_layer: bool) -> None:
+        """`every_layer`: whether each layer speaks, or the last one alone."""
+        self.backbone, self.ear, self._every_layer = backbone, ear, every_layer
         self._cut = 0
         self._find: Callable[[Whole], np.ndarray | None] | None = None
 
@@ -56,6 +56,11 @@ class Hearing:
         """D"""
         return self.ear.width
 
+    @property
+    def n_features(self) -> int:
+        """Numbers that stand for a recording: D, or D for what enters the first block and for what comes out of each."""
+        return self.width * (1 + len(self.ear.layers) if self._every_layer else 1)
+
     def groups(self, examples: Sequence[Example], max_rows: int | None = None) -> list[list[int]]:
         """Which examples of a step are computed together: of similar length, at most `max_rows` of them."""
         return token_groups([len(e) for e in examples], tokens_at_once(self.backbone.config, self.device), max_rows)
@@ -65,10 +70,19 @@ class Hearing:
         return token_groups([len(e) for e in examples])
 
     def pooled(self, sounds: Sequence[Sound]) -> torch.Tensor:
-        """One vector for each recording, (B, D)."""
+        """One vector for each recording, (B, n_features)."""
         kept = self._kept(sounds)
-        heard = self._embedded(sounds) if kept is None else kept
-        return self.ear.pooled(self.ear.finish(self.ear.blocks(heard, first=0 if kept is None else self._cut)))
+        lower, heard = kept or ([], self._embedded(sounds))
+        cut = self._cut if kept else 0
+        if not self._every_layer:
+            return self.ear.pooled(self.ear.finish(self.ear.blocks(heard, first=cut)))
+        stages = [*lower]
+        for later in self.ear.outputs(heard, first=cut):
+            stages.append(self.ear.pooled(heard))
+            heard = later
+        stages.append(self.ear.pooled(self.ear.finish(heard)))
+        # Layers differ in size by far: unscaled the largest would speak alone.
+        return torch.cat([nn.functional.layer_norm(stage_BD.float(), (self.width,)) for stage_BD in stages], 1)
 
     def _embedded(self, sounds: Sequence[Sound]) -> Heard:
         # Spectrograms are no work of the model: in a narrower format they would be worse, and numpy knows none.
@@ -107,12 +121,12 @@ class Hearing:
         if cut is None:
             return False
         architecture = f"{type(self.backbone).__name__} {self.backbone.config.to_json_string()}"
-        made_by = [fingerprint_of(architecture, self.frozen_parts()), str(cut), *made_by]
+        made_by = [fingerprint_of(architecture, self.frozen_parts()), f"{cut} {self._every_layer}", *made_by]
         kept = []
         for sounds in (train, valid()):
             groups = token_groups([len(e) for e in sounds])
             compute = functools.partial(self.below, sounds, cut, groups)
-            rows = [self._sound(e).whole() for e in sounds]
+            rows = [self._whole(self._sound(e), cut) for e in sounds]
             kept.append(activations_of(rows, made_by, self.width, compute, passes=passes, note=note))
         found = [activations for activations in kept if activations is not None]
         if not found:
@@ -124,29 +138,46 @@ class Hearing:
         self._cut, self._find = cut, find
         return True
 
+    def _whole(self, sound: Sound, cut: int) -> Whole:
+        """What is kept of a recording: its positions where they enter block `cut`, and one vector of each stage below."""
+        return Whole(sound.key(), len(sound) + (cut if self._every_layer else 0))
+
     @staticmethod
     def _sound(example: Example) -> Sound:
         assert isinstance(example, Sound)
         return example
 
-    def _kept(self, sounds: Sequence[Sound]) -> Heard | None:
+    def _kept(self, sounds: Sequence[Sound]) -> tuple[list[torch.Tensor], Heard] | None:
+        """Vectors (B, D) of the stages below the cut, and what enters it; None where a recording is not known."""
         if self._find is None:
             return None
         found = []
         for sound in sounds:
-            h_TD = self._find(sound.whole())
+            h_TD = self._find(self._whole(sound, self._cut))
             if h_TD is None:
                 return None
             found.append(torch.from_numpy(np.array(h_TD)))
-        hidden_BTD = nn.utils.rnn.pad_sequence(found, batch_first=True).to(self.device)
-        return Heard(hidden_BTD, torch.tensor([len(h_TD) for h_TD in found], device=self.device))
+        lengths = [len(sound) for sound in sounds]
+        at_cut = [h_TD[:n] for h_TD, n in zip(found, lengths, strict=True)]
+        hidden_BTD = nn.utils.rnn.pad_sequence(at_cut, batch_first=True).to(self.device)
+        lower_BLD = torch.stack([h_TD[n:] for h_TD, n in zip(found, lengths, strict=True)]).to(self.device)
+        return list(lower_BLD.unbind(1)), Heard(hidden_BTD, torch.tensor(lengths, device=self.device))
 
     @torch.no_grad()
     def below(
         self, examples: Sequence[Example], cut: int, groups: Sequence[Sequence[int]]
     ) -> Iterator[tuple[Sequence[int], list[np.ndarray]]]:
-        """What enters block `cut`: for each group its row numbers and their vectors (T, D)."""
+        """What is kept: for each group its row numbers and their vectors (T, D), see `_whole`."""
         for group in groups:
-            heard = self.ear.blocks(self._embedded([self._sound(examples[i]) for i in group]), last=cut)
-            hidden_BTD = heard.hidden_BTD.float().cpu().numpy()
-            yield group, [h_TD[:n] for h_TD, n in zip(hidden_BTD, heard.lengths_B.tolist(), strict=True)]
+            heard = self._embedded([self._sound(examples[i]) for i in group])
+            lower = []
+            for later in self.ear.outputs(heard, last=cut):
+                lower += [self.ear.pooled(heard)] if self._every_layer else []
+                heard = later
+            hidden_BTD = heard.hidden_BTD.float().cpu()
+            vectors = [hidden_BTD[i, :n] for i, n in enumerate(heard.lengths_B.tolist())]
+            for stage_BD in lower:
+                vectors = [
+                    torch.cat([h_TD, one_D[None]]) for h_TD, one_D in zip(vectors, stage_BD.float().cpu(), strict=True)
+                ]
+            yield group, [h_TD.numpy() for h_TD in vectors]
