@@ -33,6 +33,12 @@ def test_a_recipe_trains_on_rows_of_its_task_and_leaves_a_report(path, tiny_enco
 
         rows = str(write_images(tmp_path / "images", 36))
         models["image"] = save_image_model(tmp_path / "model", "lite")
+    if task.base_role == "audio":
+        from tiny_speech import save_whisper, write_recordings
+
+        recordings = write_recordings(tmp_path / "recordings", 36)
+        rows = [{"file": row["file"], "label": row["label"]} for row in recordings]
+        models["audio"] = save_whisper(tmp_path / "model")
     settings = {
         "model": models[task.base_role],
         "data.train": json.dumps(rows, ensure_ascii=False),

@@ -10,6 +10,7 @@ from migaki.methods.pixels import Pixels
 from migaki.methods.probe import Probe
 from migaki.methods.reft import Reft
 from migaki.methods.retrieve import Retrieve
+from migaki.methods.spectrum import Spectrum
 from migaki.methods.tfidf import Tfidf
 from migaki.methods.zero_shot import ZeroShot
 
@@ -23,6 +24,7 @@ __all__ = [
     "Probe",
     "Reft",
     "Retrieve",
+    "Spectrum",
     "Tfidf",
     "ZeroShot",
     "all_methods",
@@ -32,5 +34,6 @@ __all__ = [
 def all_methods() -> tuple[type[Method], ...]:
     """The built-in methods and those of the entry-point group `migaki.methods`, sorted by kind."""
     return discovered(
-        "migaki.methods", (FewShot, Frozen, Full, Gazetteer, Lora, Pixels, Probe, Reft, Retrieve, Tfidf, ZeroShot)
+        "migaki.methods",
+        (FewShot, Frozen, Full, Gazetteer, Lora, Pixels, Probe, Reft, Retrieve, Spectrum, Tfidf, ZeroShot),
     )

@@ -49,9 +49,9 @@ class Pixels(Method):
         from migaki.methods.thumbnails import ThumbnailLearner
 
         require_fit(self, task)
-        return ThumbnailLearner.new(task, train, self.side, self.penalty)
+        return ThumbnailLearner.new(task, train, self.penalty, side=self.side)
 
     def restore(self, base: None, task: Task, folder: Path) -> Learner:
-        from migaki.methods.thumbnails import load_thumbnails
+        from migaki.methods.thumbnails import ThumbnailLearner
 
-        return load_thumbnails(folder)
+        return ThumbnailLearner.load(folder)

@@ -1,95 +1,45 @@
-"""The learner of `pixels`: no network, no gradient."""
+"""The learner of `pixels`."""
 
-# Shapes: N rows, F pixels, C classes
+# Shapes: N rows, F pixels
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from migaki.core.errors import DamagedError, DataError
-from migaki.core.parts import Example
-from migaki.core.store import read_json
-from migaki.core.types import Dataset, Prediction, Row
+from migaki.core.errors import DataError
+from migaki.core.types import Row
 from migaki.data.images import decoded
-from migaki.evaluation.calibration import log_softmax
-from migaki.methods.logistic import PENALTIES, fit_logistic
-from migaki.methods.stepless import Stepless
-from migaki.tasks.classifier import labels_of_rows
+from migaki.methods.measured import MeasuredLearner
 
-__all__ = ["ThumbnailLearner", "load_thumbnails"]
-
-_WEIGHTS_FILE, _STATE_FILE = "pixels.safetensors", "pixels.json"
+__all__ = ["ThumbnailLearner"]
 
 
-class ThumbnailLearner(Stepless):
+class ThumbnailLearner(MeasuredLearner):
     """A label for each image from its grey pixels."""
+
+    name = "pixels"
 
     def __init__(
         self, labels: Sequence[str], class_weights: Sequence[float], shares: Sequence[float], side: int
     ) -> None:
-        """`shares`: of each label among the train rows, which is answered before anything is learned."""
-        self._labels = tuple(labels)
-        self._class_weights = list(class_weights)
-        self._shares_C = np.array(shares)
         self._side = side
-        self._penalty: float | None = None
-        self._learned = False
-        self._mean_F, self._scale = np.zeros(side * side, np.float32), 1.0
-        self._weight_CF = np.zeros((len(labels), side * side), np.float32)
-        self._bias_C = np.zeros(len(labels), np.float32)
+        super().__init__(labels, class_weights, shares)
 
-    @classmethod
-    def new(cls, task: Any, train: Dataset, side: int, penalty: float | None) -> ThumbnailLearner:
-        """One that has not learned yet, with the label map and class weights of the task."""
-        labels, weights = labels_of_rows(train, task.class_weights)
-        counts = Counter(row.content.label for row in train.rows)
-        made = cls(labels, weights, [counts[label] / len(train) for label in labels], side)
-        made._penalty = penalty
-        return made
+    def n_numbers(self) -> int:
+        return self._side * self._side
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self._labels
+    def settings(self) -> dict[str, Any]:
+        return {"side": self._side}
 
-    def encode(self, dataset: Dataset) -> Sequence[Example]:
-        """Rows with their class index; pixels are read when they are needed."""
-        index = {label: i for i, label in enumerate(self._labels)}
-        classes = [index[row.content.label] for row in dataset.rows]
-        return [Example(row, (), (c,), self._class_weights[c]) for row, c in zip(dataset.rows, classes, strict=True)]
+    def said(self) -> str:
+        return f"{self._side} x {self._side} grey pixels"
 
-    def settle(
-        self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
-    ) -> dict[str, Any]:
-        """Look at all images, and fit the head."""
-        x_NF = self._pixels([e.row for e in train])
-        self._mean_F = x_NF.mean(0)
-        # One scale for all: a pixel that hardly ever changes must not count as much as the others.
-        self._scale = float((x_NF - self._mean_F).std()) or 1.0
-        index = {label: i for i, label in enumerate(self._labels)}
-        fitted = fit_logistic(
-            self._centred(x_NF),
-            np.array([e.labels[0] for e in train]),
-            np.array([e.weight for e in train]),
-            len(self._labels),
-            (self._centred(self._pixels(valid)), np.array([index[row.content.label] for row in valid])),
-            [self._penalty] if self._penalty else PENALTIES,
-        )
-        self._weight_CF, self._bias_C = fitted.weight_CD.astype(np.float32), fitted.bias_C.astype(np.float32)
-        self._learned = True
-        note(f"{self._side} x {self._side} grey pixels weighed on {len(train)} rows with penalty {fitted.penalty:g}")
-        return {"path": "pixels", "penalty": fitted.penalty, "tried": fitted.tried}
-
-    def _pixels(self, rows: Sequence[Row]) -> np.ndarray:
+    def measured(self, rows: Sequence[Row]) -> np.ndarray:
         """Grey values from 0 to 1, (N, F)."""
-        found_NF = np.zeros((len(rows), self._side * self._side), np.float32)
+        found_NF = np.zeros((len(rows), self.n_numbers()), np.float32)
         for number, row in enumerate(rows):
             path = row.content.media.path
             try:
@@ -98,88 +48,3 @@ class ThumbnailLearner(Stepless):
                 raise DataError(f"{row.place}: {path} {error}. It was whole when the run began.") from None
             found_NF[number] = np.asarray(small, np.float32).reshape(-1) / 255
         return found_NF
-
-    def _centred(self, x_NF: np.ndarray) -> np.ndarray:
-        centred_NF: np.ndarray = (x_NF - self._mean_F) / self._scale
-        return centred_NF
-
-    def predict(
-        self, rows: Sequence[Row], *, answers: int | None = None, watch: Callable[[int], None] = lambda _: None
-    ) -> list[Prediction]:
-        """Probabilities of all labels for each row."""
-        predictions = []
-        for row in rows:
-            predictions.append(self._answer(row))
-            watch(len(predictions))
-        return predictions
-
-    def _answer(self, row: Row) -> Prediction:
-        log_C = np.log(self._shares_C)
-        if self._learned:
-            x_1F = self._centred(self._pixels([row])).astype(np.float64)
-            log_C = log_softmax(x_1F @ self._weight_CF.T.astype(np.float64) + self._bias_C)[0]
-        index = {label: i for i, label in enumerate(self._labels)}
-        best, target = int(log_C.argmax()), row.content.label
-        return Prediction(
-            place=row.place,
-            output=self._labels[best],
-            target=target,
-            confidence=float(np.exp(log_C[best])),
-            loss=float(-log_C[index[target]]) if target in index else None,
-            targets=int(target in index),
-            scores=tuple(np.exp(log_C).tolist()),
-            text=row.content.text,
-            traits=row.content.media.traits,
-        )
-
-    @contextmanager
-    def untrained(self) -> Iterator[None]:
-        learned, self._learned = self._learned, False
-        try:
-            yield
-        finally:
-            self._learned = learned
-
-    def save(self, folder: Path) -> None:
-        """Labels as JSON, weights as safetensors."""
-        state = {
-            "labels": self._labels,
-            "class_weights": self._class_weights,
-            "shares": self._shares_C.tolist(),
-            "side": self._side,
-            "scale": self._scale,
-        }
-        (folder / _STATE_FILE).write_text(json.dumps(state, ensure_ascii=False) + "\n", encoding="utf-8")
-        weights = {"mean": self._mean_F, "weight": self._weight_CF, "bias": self._bias_C}
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}, folder / _WEIGHTS_FILE)
-
-    def marked(self, example: Example) -> list[tuple[str, bool]]:
-        return [(example.row.content.text, False), (f" -> {self._labels[example.labels[0]]}", True)]
-
-    def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
-        counts = Counter(e.row.content.label for e in examples)
-        return {"labels": {label: counts[label] for label in self._labels}}
-
-    def parameter_counts(self) -> tuple[int, int]:
-        """Weights of the pixels and biases."""
-        n = self._weight_CF.size + self._bias_C.size
-        return n, n
-
-
-def load_thumbnails(folder: Path) -> ThumbnailLearner:
-    """What `ThumbnailLearner.save` wrote.
-
-    Raises:
-        DamagedError: the weights are of another size than the labels and pixels.
-    """
-    state, tensors = read_json(folder / _STATE_FILE), load_file(folder / _WEIGHTS_FILE)
-    learner = ThumbnailLearner(state["labels"], state["class_weights"], state["shares"], state["side"])
-    shape = learner._weight_CF.shape
-    learner._mean_F, learner._scale = tensors["mean"], state["scale"]
-    learner._weight_CF, learner._bias_C = tensors["weight"], tensors["bias"]
-    learner._learned = True
-    if learner._weight_CF.shape != shape:
-        raise DamagedError(
-            f"{folder / _WEIGHTS_FILE} has weights of another size than {_STATE_FILE} has labels and pixels."
-        )
-    return learner
