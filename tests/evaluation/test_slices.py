@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,6 +57,15 @@ def test_lengths_are_thirds_and_equal_lengths_stay_together():
     rows = [row("a", "a", text="x" * n) for n in (1, 2, 2, 2, 3, 5, 5, 6, 7)]
     lengths = {s["value"]: s["figure"]["n"] for s in accuracy_slices(rows) if s["by"] == "length"}
     assert lengths == {"≤ 2": 4, "3–5": 3, "≥ 6": 2}
+
+
+def test_files_are_parted_by_what_was_measured_on_them_and_not_by_their_paths():
+    """Brightness 0.1 to 0.9 in thirds; all are equally wide, so width parts nothing."""
+    rows = [
+        replace(row("a", "a", text="x" * n), traits=(("brightness", n / 10), ("width", 64.0))) for n in range(1, 10)
+    ]
+    parts = {(s["by"], s["value"]): s["figure"]["n"] for s in accuracy_slices(rows)}
+    assert parts == {("brightness", "≤ 0.3"): 3, ("brightness", "≤ 0.6"): 3, ("brightness", "> 0.6"): 3}
 
 
 def test_source_files_and_scripts_are_parts_too():

@@ -25,6 +25,14 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_where_rows_have_no_tokens_they_are_counted_themselves():
+    out = io.StringIO()
+    monitor = PlainMonitor(out, every_s=0.0)
+    monitor.start(10, 0)
+    monitor.step(step(5, tokens=0, rows=32))
+    assert "  16.0 rows/s  " in out.getvalue()
+
+
 def test_a_log_gets_plain_lines_with_loss_rate_and_speed() -> None:
     out = io.StringIO()
     monitor = PlainMonitor(out, every_s=0.0)

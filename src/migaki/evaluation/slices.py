@@ -42,7 +42,7 @@ def script_of(text: str) -> Script:
 
 
 def accuracy_slices(predictions: Sequence[Prediction], by_label: bool = True) -> list[dict[str, Any]]:
-    """Share of right rows by label, length, source file and script, JSON-able; first what is worse than the rest beyond chance.
+    """Share of right rows by label, length, source file and script, or of files by what was measured on them, JSON-able; first what is worse than the rest beyond chance.
 
     Each has `by`, `value`, the `figure` with its Wilson interval, the `rest` likewise, `p` (Fisher's exact test of the
     part against the rest, two-sided, Holm-corrected over all parts) and `worse`. A part that is all rows is left out.
@@ -53,7 +53,7 @@ def accuracy_slices(predictions: Sequence[Prediction], by_label: bool = True) ->
     """
     hit_N = np.array([p.output == p.target for p in predictions])
     found = []
-    for by, value, inside_N in [*(_by_label(predictions) if by_label else ()), *_by_text(predictions)]:
+    for by, value, inside_N in [*(_by_label(predictions) if by_label else ()), *_by_content(predictions)]:
         part, rest = hit_N[inside_N], hit_N[~inside_N]
         figure, other = proportion(int(part.sum()), len(part)), proportion(int(rest.sum()), len(rest))
         p = fisher_exact(int(part.sum()), len(part), int(rest.sum()), len(rest))
@@ -78,7 +78,7 @@ def loss_slices(predictions: Sequence[Prediction], seed: int) -> list[dict[str, 
         return bootstrap(loss, seed, lambda weights_KN: (weights_KN @ loss) / (weights_KN @ tokens))
 
     found = []
-    for by, value, inside_N in _by_text(predictions):
+    for by, value, inside_N in _by_content(predictions):
         p = rank_sum((loss_N / tokens_N)[inside_N], (loss_N / tokens_N)[~inside_N])
         found.append((by, value, mean(inside_N), mean(~inside_N), p))
     return _ordered(found, higher_is_worse=True)
@@ -88,7 +88,14 @@ def _by_label(predictions: Sequence[Prediction]) -> Iterator[tuple[str, str, np.
     return _parts("label", [str(p.target) for p in predictions])
 
 
-def _by_text(predictions: Sequence[Prediction]) -> Iterator[tuple[str, str, np.ndarray]]:
+def _by_content(predictions: Sequence[Prediction]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """By length and script of a text; of an image or a recording by each of its traits, since its path says nothing."""
+    measured = [dict(p.traits) for p in predictions]
+    if any(measured):
+        for name in sorted(set.intersection(*map(set, measured))):
+            yield from _parts(name, _third_names([traits[name] for traits in measured]))
+        yield from _parts("source", [p.place.source for p in predictions])
+        return
     yield from _parts("length", _length_names([len(p.text) for p in predictions]))
     yield from _parts("source", [p.place.source for p in predictions])
     yield from _parts("script", [script_of(p.text) for p in predictions])
@@ -110,6 +117,16 @@ def _length_names(lengths: Sequence[int]) -> list[str]:
     low, high = (int(x) for x in np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf"))
     middle = f"{low + 1}–{high}" if high > low + 1 else str(high)
     return [f"≤ {low}" if n <= low else middle if n <= high else f"≥ {high + 1}" for n in lengths]
+
+
+def _third_names(values: Sequence[float]) -> list[str]:
+    """The same of measured numbers, which may lie anywhere between two others.
+
+    >>> _third_names([0.5, 0.1, 0.92, 0.2, 0.5, 0.8])
+    ['≤ 0.5', '≤ 0.2', '> 0.5', '≤ 0.2', '≤ 0.5', '> 0.5']
+    """
+    low, high = (float(x) for x in np.quantile(values, [1 / 3, 2 / 3], method="inverted_cdf"))
+    return [f"≤ {low:.3g}" if x <= low else f"≤ {high:.3g}" if x <= high else f"> {high:.3g}" for x in values]
 
 
 def _ordered(found: Sequence[tuple[str, str, Measure, Measure, float]], higher_is_worse: bool) -> list[dict[str, Any]]:

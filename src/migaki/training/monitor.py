@@ -60,6 +60,12 @@ class Monitor:
         """The loop ended, well or not."""
 
 
+def _speed_text(facts: Mapping[str, Any]) -> str:
+    """In tokens, or in rows where these have none, as images."""
+    seconds = max(facts["seconds"], 1e-9)
+    return f"{facts['tokens'] / seconds:.0f} tokens/s" if facts["tokens"] else f"{facts['rows'] / seconds:.1f} rows/s"
+
+
 def _evaluation_text(facts: Mapping[str, Any]) -> str:
     scores = "  ".join(f"{name} {value:.4f}" for name, value in facts["metrics"].items())
     return f"validation at step {facts['step']} (epoch {facts['epoch']:.2f}): {scores}{'  best so far' if facts['best'] else ''}"
@@ -87,7 +93,7 @@ class PlainMonitor(Monitor):
             left_s = (self._total - facts["step"]) / max(rate, 1e-9)
             self.note(
                 f"step {facts['step']}/{self._total}  loss {facts['loss']:.4f}  rate {facts['learning_rate']:.2e}  "
-                f"{facts['tokens'] / max(facts['seconds'], 1e-9):.0f} tokens/s  {bytes_text(peak_bytes())}  {seconds_text(left_s)} left"
+                f"{_speed_text(facts)}  {bytes_text(peak_bytes())}  {seconds_text(left_s)} left"
             )
 
     def evaluation(self, facts: Mapping[str, Any]) -> None:
@@ -123,8 +129,7 @@ class LiveMonitor(Monitor):
         self._progress.start()
 
     def step(self, facts: Mapping[str, Any]) -> None:
-        rate = facts["tokens"] / max(facts["seconds"], 1e-9)
-        text = f"loss {facts['loss']:.4f}  {rate:.0f} tokens/s  {bytes_text(peak_bytes())}"
+        text = f"loss {facts['loss']:.4f}  {_speed_text(facts)}  {bytes_text(peak_bytes())}"
         self._progress.update(self._task, completed=facts["step"], facts=text)
 
     def evaluation(self, facts: Mapping[str, Any]) -> None:
