@@ -333,7 +333,7 @@ def _print_methods(facts: dict[str, Any]) -> None:
     print(f"recommended: {facts['recommended']}. {facts['reason']}")
     below = [name for name in facts["not_above_floor"] if name != facts["recommended"]]
     if below:
-        print(f"not better than a floor (tfidf, majority, zero_shot) beyond chance: {', '.join(below)}")
+        print(f"not better than a floor beyond chance: {', '.join(below)}")
     for flip in facts["flips_when"]:
         labels = facts["labels"]
         each = f" ({flip['rows'] / labels:.0f} a label)" if labels else ""
