@@ -727,7 +727,8 @@ def _show_rows(arguments: argparse.Namespace) -> None:
     for example in learner.encode(splits.train)[: arguments.rows]:
         row = example.row
         text = "".join(f"{start}{piece}{end}" if target else piece for piece, target in learner.marked(example))
-        print(f"\n{row.place}: {len(example)} tokens, {example.targets} targets\n{text}")
+        size = f"{len(example)} tokens, " if example.ids else ""
+        print(f"\n{row.place}: {size}{example.targets} targets\n{text}")
 
 
 def _choose(arguments: argparse.Namespace) -> None:

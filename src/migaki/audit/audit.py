@@ -120,10 +120,14 @@ def _facts(
         "kind": content_kind,
         "columns": dict(columns),
         "rows": {part.name: len(part) for part in parts},
-        "characters": _quantiles([len(text_of(row)) for row in rows]),
-        "scripts": dict(Counter(script_of(text_of(row)) for row in rows).most_common()),
-        "languages": dict(Counter(probable_language(text_of(row)) for row in rows).most_common()),
     }
+    measured = [dict(row.content.media.traits) for row in rows if hasattr(row.content, "media")]
+    if measured:
+        found["traits"] = {name: _quantiles([traits[name] for traits in measured]) for name in measured[0]}
+    else:
+        found["characters"] = _quantiles([len(text_of(row)) for row in rows])
+        found["scripts"] = dict(Counter(script_of(text_of(row)) for row in rows).most_common())
+        found["languages"] = dict(Counter(probable_language(text_of(row)) for row in rows).most_common())
     if tokens:
         found["tokens"] = _quantiles(tokens.lengths)
     if content_kind == "conversation":
@@ -140,7 +144,7 @@ def _facts(
     return found
 
 
-def _quantiles(values: Sequence[int]) -> dict[str, int]:
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
     ordered = sorted(values)
     at = {"least": 0.0, "median": 0.5, "p95": 0.95, "most": 1.0}
     return {name: ordered[min(int(share * len(ordered)), len(ordered) - 1)] for name, share in at.items()}

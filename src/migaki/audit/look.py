@@ -11,7 +11,7 @@ import numpy as np
 
 from migaki.audit.audit import Audit, Features, audit
 from migaki.audit.large import LARGE_BYTES, audit_file
-from migaki.audit.light import text_of
+from migaki.audit.light import text_of, texts_of
 from migaki.audit.outliers import outlying
 from migaki.audit.tokens import TokenFacts, chat_facts, token_facts
 from migaki.core.errors import UsageError
@@ -139,7 +139,7 @@ def cleaned_texts(subject: Subject) -> Iterator[Change]:
 
 def _tokens(subject: Subject, rows: Sequence[Row]) -> tuple[TokenFacts | None, int | None]:
     """What the tokenizer of the model makes of the rows, and how many tokens the model sees; None without a tokenizer."""
-    if subject.model is None or subject.model.reference.startswith("run:"):
+    if subject.model is None or subject.model.reference.startswith("run:") or not any(map(texts_of, rows[:1])):
         return None, None
     located = locate(subject.model)
     weights = hashed(located) if located.packed else None

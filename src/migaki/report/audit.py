@@ -38,7 +38,10 @@ def write_audit(source: str, found: Mapping[str, Any], language: Language = "en"
         source=source,
         facts=facts,
         lights=found["lights"],
-        quantiles=[(words[name], facts[name]) for name in _SIZES if name in facts],
+        quantiles=[
+            *((words[name], facts[name]) for name in _SIZES if name in facts),
+            *((words.get(f"by_{name}", name), sizes) for name, sizes in facts.get("traits", {}).items()),
+        ],
         languages=list(facts.get("languages", {}).items()),
         columns=", ".join(f"{role} = {column}" for role, column in facts.get("columns", {}).items()),
         labels=list(facts.get("labels", {}).items()),
