@@ -816,10 +816,11 @@ def _models(arguments: argparse.Namespace) -> None:
     from migaki.models import BUNDLED
 
     there = {name: card.is_there() for name, card in BUNDLED.items()}
+    width = max(map(len, BUNDLED))
     for name, card in BUNDLED.items():
         where = "at hand" if there[name] else f"migaki models get {name} ({card.megabytes} MB)"
-        print(f"bundled:{name:10} {card.title}, {card.licence}; {', '.join(card.languages)}; {where}")
-        print(f"{'':18} {card.use}")
+        print(f"bundled:{name:{width}} {card.title}, {card.licence}; {', '.join(card.languages)}; {where}")
+        print(f"{'':{len('bundled:') + width}} {card.use}")
     if arguments.json:
         facts = [
             {
