@@ -11,9 +11,11 @@ import pytest
 
 import migaki
 import processes
+from learners import base_from
 from migaki.core.errors import RecipeError
 from migaki.methods import all_methods
 from migaki.tasks import ClassifyImage
+from migaki.training.monitor import Monitor
 from pictures import FAMILIES, save_image_model, write_images
 
 METHODS = {part.model_fields["kind"].default: part for part in all_methods()}
@@ -147,3 +149,24 @@ def test_rows_are_shown_and_more_of_them_added_to_an_index(home, runs, tmp_path,
     write_images(tmp_path / "more", 40)
     # Of forty, four are new: the others are files that the index holds already, under another path.
     assert runs["lite", "retrieve"].add(tmp_path / "more") > 0
+
+
+def test_what_has_no_effect_is_said(home, tmp_path):
+    notes: list[str] = []
+
+    class Told(Monitor):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    migaki.train(recipe(home, "lite", "probe", augment={"flip": True}), tmp_path, monitor=Told())
+    assert "warning: task.augment changes nothing: probe takes no steps" in notes
+
+
+@pytest.mark.parametrize(("family", "blocks"), [("resnet", 3), ("swin", 4), ("vit", 2)])
+def test_a_search_counts_the_blocks_that_can_be_trained(family, blocks, home):
+    from migaki.methods import Frozen
+    from migaki.search.shared import shape_of
+
+    shape = shape_of(base_from(home / family, "image"))
+    assert shape.blocks == blocks
+    assert Frozen().space(ClassifyImage(), shape)["method.blocks"] == list(range(1, blocks + 1))

@@ -232,10 +232,11 @@ def _note_findings(findings: Sequence[Finding], monitor: Monitor) -> None:
 
 
 def _without_effect(recipe: Recipe) -> list[str]:
-    """Settings against rare labels that a method without steps cannot follow; class weights it can."""
+    """Settings of training that a method without steps cannot follow; class weights it can."""
     if recipe.method.takes_steps:
         return []
-    asked = {"training.resample": recipe.training.resample, "task.focal_gamma": getattr(recipe.task, "focal_gamma", 0)}
+    of_task = {f"task.{name}": getattr(recipe.task, name, None) for name in ("focal_gamma", "augment")}
+    asked = {"training.resample": recipe.training.resample, **of_task}
     return [name for name, value in asked.items() if value]
 
 

@@ -68,8 +68,13 @@ def shape_of(base: Base | None) -> Shape:
         return Shape()
     from torch import nn
 
+    from migaki.models.vision import eye_of
+
     linears = tuple(name for name, module in base.model.named_modules() if isinstance(module, nn.Linear))
-    return Shape(int(getattr(base.model.config.get_text_config(), "num_hidden_layers", 0)), linears)
+    # Of an image model its residual blocks: a configuration counts stages, or nothing.
+    eye = eye_of(base.model)
+    blocks = len(eye.blocks) if eye else getattr(base.model.config.get_text_config(), "num_hidden_layers", 0)
+    return Shape(int(blocks), linears)
 
 
 def check_same_rows(shared: Shared, default: Recipe, other: Recipe, where: str) -> None:
