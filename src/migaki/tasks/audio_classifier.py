@@ -40,7 +40,7 @@ class AudioClassifier(Classifier):
 
     def __init__(self, base: Base, task: ClassifyAudio, labels: Sequence[str], class_weights: Sequence[float]) -> None:
         ear = ear_of(base.model, base.processor)
-        body = Hearing(base.model, ear, task.layers == "all")
+        body = Hearing(base.model, ear, task.layers == "all", base.processor.to_json_string())
         super().__init__(base, labels, class_weights, body.n_features)
         self.backbone = cast(Any, base.model)
         self.processor = base.processor

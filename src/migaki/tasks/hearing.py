@@ -41,9 +41,13 @@ class Hearing:
     use_flat = False
     edits: Any = None
 
-    def __init__(self, backbone: Any, ear: Ear, every_layer: bool) -> None:
-        """`every_layer`: whether each layer speaks, or the last one alone."""
-        self.backbone, self.ear, self._every_layer = backbone, ear, every_layer
+    def __init__(self, backbone: Any, ear: Ear, every_layer: bool, read_by: str) -> None:
+        """
+        Args:
+            every_layer: whether each layer speaks, or the last one alone.
+            read_by: settings of what makes numbers of a recording.
+        """
+        self.backbone, self.ear, self._every_layer, self._read_by = backbone, ear, every_layer, read_by
         self._cut = 0
         self._find: Callable[[Whole], np.ndarray | None] | None = None
 
@@ -101,7 +105,7 @@ class Hearing:
         return min(trained, default=len(layers))
 
     def frozen_parts(self) -> list[nn.Module]:
-        """What lies before the blocks, and the blocks below the first trained one; empty where the first is trained."""
+        """What lies before the blocks, and the blocks below the first trained one; empty where something before them is trained."""
         cut = self.first_trained()
         return [] if cut is None else [*self.ear.before(), *self.ear.layers[:cut]]
 
@@ -121,7 +125,12 @@ class Hearing:
         if cut is None:
             return False
         architecture = f"{type(self.backbone).__name__} {self.backbone.config.to_json_string()}"
-        made_by = [fingerprint_of(architecture, self.frozen_parts()), f"{cut} {self._every_layer}", *made_by]
+        made_by = [
+            fingerprint_of(architecture, self.frozen_parts()),
+            f"{cut} {self._every_layer}",
+            self._read_by,
+            *made_by,
+        ]
         kept = []
         for sounds in (train, valid()):
             groups = token_groups([len(e) for e in sounds])
