@@ -2,9 +2,9 @@
 
     python benchmarks/search.py FOLDER        with train.csv, valid.csv and test.csv of columns text and label
 
-The last block of MiniLM and a head are trained, 24 trials a side. The peer's trials come half before and half after
-migaki's, in fresh processes, so that what else happens on the machine hits both. Start and imports count on both sides;
-migaki's final trainings with fresh seeds, which the peer does not do, are counted apart.
+The last block of MiniLM and a head are trained. The peer's trials come half before and half after migaki's, in fresh
+processes, so that what else happens on the machine hits both. Start and imports count on both sides; migaki's final
+trainings with fresh seeds, which the peer does not do, are counted apart.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def timed(words: list[str]) -> tuple[float, dict]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--peer-trials", type=int, default=TRIALS, help=f"migaki always has {TRIALS}")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument("--side", choices=["migaki"], help=argparse.SUPPRESS)
     parser.add_argument("--runs", type=Path, help=argparse.SUPPRESS)
@@ -82,7 +83,14 @@ def main() -> int:
     data, work = arguments.data.resolve(), Path(tempfile.mkdtemp())
     (work / "runs").mkdir()
     encoder = models_of()["encoder"]
-    peer = [str(PEERS), str(HERE / "side_optuna.py"), str(data), str(work / "study.db"), str(TRIALS // 2), encoder]
+    peer = [
+        str(PEERS),
+        str(HERE / "side_optuna.py"),
+        str(data),
+        str(work / "study.db"),
+        str(arguments.peer_trials // 2),
+        encoder,
+    ]
     speeds, peer_s = [calibrate()], 0.0
     seconds, half = timed(peer)
     peer_s += seconds
