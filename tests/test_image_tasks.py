@@ -144,6 +144,8 @@ def test_rows_are_shown_and_more_of_them_added_to_an_index(home, runs, tmp_path,
     path.write_text(
         f"task: classify_image\ndata: {{train: {home / 'train'}}}\nmodel: {home / 'lite'}\nmethod: probe\n", "utf-8"
     )
+    assert main(["data", "check", str(home / "train"), "--task", "classify_image"]) == 0
+    assert "3 labels with" in capsys.readouterr().out
     assert main(["data", "show", str(path), "--rows", "3"]) == 0
     assert "⟦ -> " in capsys.readouterr().out
     write_images(tmp_path / "more", 40)

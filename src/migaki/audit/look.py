@@ -24,6 +24,7 @@ from migaki.evaluation.suspicion import out_of_fold, suspects
 from migaki.models import Model, hashed, locate
 from migaki.recipe import Recipe
 from migaki.run import base_features
+from migaki.tasks import all_tasks
 
 __all__ = ["Subject", "cleaned_texts", "form_of", "look_at", "subject_of", "suspicious_rows"]
 
@@ -77,7 +78,7 @@ def subject_of(
         raise UsageError("--set changes a recipe, but a data file is named.")
     files = {"train": named or train, "valid": valid, "test": test}
     data = Data.model_validate({name: str(Path(p).absolute()) for name, p in files.items() if p is not None})
-    content = _content_of(task) if task else form_of(str(data.train)).content_kind
+    content = _content_of(task, files=True) if task else form_of(str(data.train)).content_kind
     return Subject(data, content, None, Model(reference=model) if model else None)
 
 
@@ -99,8 +100,11 @@ def form_of(source: str, task: str | None = None) -> Form:
     return recognised(table.source, table.columns, table.records, wanted)
 
 
-def _content_of(task: str) -> str:
+def _content_of(task: str, files: bool = False) -> str:
+    """The kind of content a task learns from; with `files` also where rows are files, whose format nothing is told by."""
     kinds = {kind: content for content, kind in TASKS.items() if kind}
+    if files:
+        kinds |= {part.model_fields["kind"].default: part.content_kind for part in all_tasks()}
     if task not in kinds:
         raise UsageError(f"--task {task} is not known here. Valid: {', '.join(kinds)}.")
     return kinds[task]
