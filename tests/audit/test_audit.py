@@ -191,7 +191,7 @@ def test_the_command_lists_what_was_found_and_ends_with_json(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2\n", "is of no known form"),
+        ("a,b\n1,2\n", "is in no known format"),
         ("text,label\n,x\n", r":2: "),
         ("text,label\nhello\n", ":2: this row has 1 cells"),
     ],

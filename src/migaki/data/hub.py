@@ -4,6 +4,7 @@ for, so no code of a data set ever runs or reaches the disk."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from migaki.core.errors import DataError
 from migaki.core.types import Place, Record, shorten
@@ -44,7 +45,7 @@ def _snapshot(source: str, name: str, config: str, split: str) -> Path:
             f"{source}: data sets of the hub need huggingface_hub. Get it with: pip install huggingface_hub"
         ) from None
     wanted = [f"{config}/{split}/*.parquet"]
-    how = {"repo_type": "dataset", "revision": _REVISION}
+    how: Any = {"repo_type": "dataset", "revision": _REVISION}
     try:
         folder = Path(snapshot_download(name, **how, local_files_only=True))
         if any((folder / config / split).glob("*.parquet")):
