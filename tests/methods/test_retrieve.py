@@ -565,6 +565,6 @@ def test_evaluating_the_training_rows_is_no_looking_up_of_their_own_labels(home,
 
 def test_a_task_that_is_neither_is_refused():
     class Other:
-        kind, content_kind = "rank", "ranking"
+        kind, content_kind, one_label = "rank", "ranking", False
 
     assert "retrieve does not know how to look up for rank" in str(Retrieve().misfit(Other()))  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def test_the_sweep_begins_far_below_the_usual_rate_and_ends_where_the_loss_has_g
     found = range_test(recipe(tiny_encoder), tmp_path, steps=80)
     assert found.rates[0] == pytest.approx(2e-4 * 1e-3)
     assert all(a < b for a, b in zip(found.rates, found.rates[1:], strict=False))
-    assert len(found.rates) == len(found.losses) == len(found.smoothed)
+    assert len(found.rates) == len(found.changes) == len(found.smoothed)
     assert found.rates[0] < found.suggestion < found.least
     if found.diverges:
         assert found.diverges > found.least
@@ -60,13 +60,13 @@ def test_rates_ends_with_one_json_object(tiny_encoder, tmp_path, capsys):
     assert main(["rates", str(tmp_path / "r.yaml"), "--steps", "20", "--runs", str(tmp_path), "--json"]) == 0
     out = capsys.readouterr().out
     said = json.loads(out.splitlines()[-1])
-    assert set(said) == {"suggestion", "least", "diverges", "rates", "losses", "smoothed", "usual"}
+    assert set(said) == {"suggestion", "least", "diverges", "rates", "changes", "smoothed", "usual"}
     assert f"suggested: training.learning_rate: {said['suggestion']:g}" in out
     assert said["usual"] == 2e-4
 
 
 def test_the_suggestion_follows_from_the_curve():
-    rates, smooth = [1e-4, 1e-3, 1e-2, 1e-1], [1.0, 0.8, 0.5, 1.2]
+    rates, smooth = [1e-4, 1e-3, 1e-2, 1e-1], [0.0, -0.2, -0.5, 0.2]  # against the untrained model
     least, suggestion, diverges = suggested(rates, smooth)
     assert (least, diverges) == (1e-2, 1e-1)
     assert suggestion < least
