@@ -24,7 +24,7 @@ from migaki.methods.retrieval import _holds, fit_vote, votes
 from migaki.recipe import Recipe, recipe_schema
 from migaki.retrieval import Hit
 from migaki.tasks import ClassifyText, Generate
-from tiny import chat_rows, labelled_rows, save_encoder, write_rows
+from tiny import LABELS, chat_rows, labelled_rows, save_encoder, write_rows
 
 MANUAL = "# Printer\n\nThe printer does not print without paper. Open the front and fill it.\n\n" + (
     "# Password\n\nReset your password in the account settings.\n\n# 返品\n\n返品は三十日以内にお願いします。\n"
@@ -452,11 +452,13 @@ def test_added_documents_are_found_after_reopening_and_what_was_measured_stays(r
 def test_added_rows_vote_after_reopening(runs, tmp_path):
     run = migaki.load(1, runs)
     new = "zebra zebra zebra"
-    write_rows(tmp_path / "more.jsonl", [{"text": f"{new} {i}", "label": "delivery"} for i in range(25)])
-    assert run.predict([f"{new} 7"])[0].output != "delivery"
+    # An untrained encoder may find it near either label, so the rows to be added have the other one.
+    before = run.predict([f"{new} 7"])[0].output
+    label = next(label for label in LABELS if label != before)
+    write_rows(tmp_path / "more.jsonl", [{"text": f"{new} {i}", "label": label} for i in range(25)])
     assert run.add(str(tmp_path / "more.jsonl")) == 25
     (found,) = migaki.load(1, runs).predict([f"{new} 7"])
-    assert found.output == "delivery"
+    assert found.output == label
     assert all(source.startswith(str(tmp_path / "more.jsonl")) for source in found.sources)
     write_rows(tmp_path / "odd.jsonl", [{"text": "x", "label": "unheard"}])
     with pytest.raises(DataError, match=r"odd\.jsonl:1 has the label 'unheard', which run 0001-.* does not know"):
