@@ -17,9 +17,9 @@ __all__ = ["Spectrum"]
 class Spectrum(Method):
     """How loud some bands of frequencies are in each recording, and a logistic regression over that.
 
-    Of each band the mean and how much it changes, without any pretrained model. It tells voices, microphones and noise apart, and knows no words: where it is as good as a model, the labels may be told
-    by who speaks. What a model of sounds is worth is what it adds to this. Source: Davis & Mermelstein 1980,
-    doi:10.1109/TASSP.1980.1163420 (the bands).
+    Of each band the mean and how much it changes, without any pretrained model. It tells voices, microphones and noise apart,
+    and knows no words: where it is as good as a model, the labels may be told by who speaks. What a model of sounds is worth
+    is what it adds to this. Source: Davis & Mermelstein 1980, doi:10.1109/TASSP.1980.1163420 (the bands).
     """
 
     kind: Literal["spectrum"] = "spectrum"
