@@ -65,6 +65,17 @@ def test_a_recording_silent_for_three_quarters_says_so(tmp_path):
     assert traits["noise_db"] == -120.0
 
 
+def test_a_voice_ten_times_as_high_as_the_noise_in_its_pauses_is_twenty_decibels_above_it(tmp_path):
+    # Half of the windows at height 0.5, half at 0.05: the powers are as 100 to 1.
+    samples = np.concatenate([tone(1.0, height=0.5), tone(1.0, height=0.05)])
+    assert RECORDINGS.look(written(tmp_path / "a.wav", samples)).traits["snr_db"] == 20.0
+    assert RECORDINGS.look(written(tmp_path / "b.wav", tone(1.0))).traits["snr_db"] == pytest.approx(0.0, abs=0.1)
+    nothing = np.zeros(RATE_HZ, np.float32)
+    assert RECORDINGS.look(written(tmp_path / "c.wav", nothing)).traits["snr_db"] == 0.0
+    spoken = np.concatenate([nothing, tone(1.0)])
+    assert RECORDINGS.look(written(tmp_path / "d.wav", spoken)).traits["snr_db"] == 100.0
+
+
 def test_one_sample_in_ten_at_full_scale_is_a_clipped_share_of_a_tenth(tmp_path):
     samples = tone(1.0)
     samples[::10] = 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from migaki.core.errors import DataError
 from migaki.data import Data
@@ -28,7 +28,9 @@ def test_an_odd_image_becomes_plain_rgb(odd, name):
     image = decoded(odd / name)
     assert image.mode == "RGB"
     assert min(image.size) >= 1
-    assert set(IMAGES.look(odd / name).traits) == {"width", "height", "brightness", "sharpness"}
+    assert set(IMAGES.look(odd / name).traits) == {
+        *("width", "height", "aspect", "brightness", "contrast", "sharpness")
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "empty.png"])
@@ -127,6 +129,16 @@ def test_brightness_and_sharpness_are_what_they_are_called(tmp_path):
     chequered = (np.indices((40, 40)).sum(0) % 2 * 255).astype(np.uint8)
     Image.fromarray(chequered).save(tmp_path / "chequered.png")
     flat, sharp = (IMAGES.look(tmp_path / f"{name}.png").traits for name in ("flat", "chequered"))
-    assert (flat["brightness"], flat["sharpness"]) == (0.2, 0.0)
+    assert (flat["brightness"], flat["contrast"], flat["sharpness"]) == (0.2, 0.0, 0.0)
     # Each pixel differs from its four neighbours by 1: the Laplacian is 4 or -4, and its variance 16.
-    assert (sharp["brightness"], sharp["sharpness"]) == (0.5, 16.0)
+    # Half of the pixels are 0 and half 1: the standard deviation is 0.5.
+    assert (sharp["brightness"], sharp["contrast"], sharp["sharpness"]) == (0.5, 0.5, 16.0)
+
+
+def test_a_blurred_photograph_is_less_sharp_and_a_wide_one_has_its_aspect(tmp_path):
+    sharp = picture(96, 64)
+    sharp.save(tmp_path / "sharp.png")
+    sharp.filter(ImageFilter.GaussianBlur(2)).save(tmp_path / "blurred.png")
+    looks = {name: IMAGES.look(tmp_path / f"{name}.png") for name in ("sharp", "blurred")}
+    assert looks["blurred"].traits["sharpness"] < looks["sharp"].traits["sharpness"] / 10
+    assert looks["sharp"].traits["aspect"] == 1.5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from migaki.core.types import Place, Prediction
-from migaki.evaluation import accuracy_slices, loss_slices, wilson
+from migaki.evaluation import accuracy_slices, error_slices, loss_slices, wilson
 from migaki.evaluation.slices import fisher_exact, holm, rank_sum, script_of
 
 tables = st.tuples(*[st.integers(0, 40)] * 4).filter(lambda t: t[0] + t[1] and t[2] + t[3])
@@ -66,6 +66,50 @@ def test_files_are_parted_by_what_was_measured_on_them_and_not_by_their_paths():
     ]
     parts = {(s["by"], s["value"]): s["figure"]["n"] for s in accuracy_slices(rows)}
     assert parts == {("brightness", "≤ 0.3"): 3, ("brightness", "≤ 0.6"): 3, ("brightness", "> 0.6"): 3}
+
+
+def spoken(speaker, errors, words, **traits):
+    known = (("speaker", speaker), *traits.items())
+    return replace(row("x", "y", source="calls.csv"), part=(errors, words), traits=known)
+
+
+def test_who_speaks_is_a_part_beside_what_was_measured():
+    """Ann: 3 errors in 12 words, Ben: 1 in 20. Both speak loudly and quietly, so loudness has both in its parts."""
+    rows = [
+        spoken("ann", 1.0, 4.0, level_db=-30.0),
+        spoken("ann", 2.0, 8.0, level_db=-10.0),
+        spoken("ben", 0.0, 10.0, level_db=-30.0),
+        spoken("ben", 1.0, 10.0, level_db=-10.0),
+    ]
+    slices = error_slices(rows, seed=0)
+    ann, ben = found(slices, "speaker", "ann"), found(slices, "speaker", "ben")
+    assert (ann["figure"]["value"], ann["rest"]["value"]) == (3 / 12, 1 / 20)
+    assert (ben["figure"]["value"], ben["figure"]["n"]) == (1 / 20, 2)
+    quiet = found(slices, "level_db", "≤ -30")
+    assert (quiet["figure"]["value"], quiet["rest"]["value"]) == (1 / 14, 3 / 18)
+
+
+def test_a_speaker_who_is_misheard_is_found_and_a_row_without_words_has_no_rate():
+    """Eight rows at 0.5 errors per word against eight at 0: rank-sum by scipy, times 2 parts."""
+    rows = [spoken("ann", 2.0, 4.0)] * 8 + [spoken("ben", 0.0, 4.0)] * 8 + [spoken("ben", 1.0, 0.0)]
+    first, second = error_slices(rows, seed=0)
+    assert (first["by"], first["value"], first["worse"]) == ("speaker", "ann", True)
+    theirs = stats.mannwhitneyu([0.5] * 8, [0.0] * 8, method="asymptotic").pvalue
+    assert first["p"] == pytest.approx(2 * theirs)
+    assert second["figure"]["value"] == 1 / 32  # the error on the row without words counts
+
+
+def test_of_many_speakers_the_twenty_most_frequent_are_parts_and_the_others_are_one():
+    rows = [spoken(f"speaker {i:02d}", 0.0, 1.0) for i in range(30) for _ in range(1 + (i < 20))]
+    parts = {s["value"]: s["figure"]["n"] for s in error_slices(rows, seed=0)}
+    assert len(parts) == 21
+    assert parts["(all others)"] == 10
+    assert parts["speaker 19"] == 2
+
+
+def test_thirds_of_large_numbers_are_written_with_all_their_digits():
+    rows = [replace(row("a", "a"), traits=(("rate_hz", hertz),)) for hertz in (8000.0, 16000.0, 44100.0)]
+    assert {s["value"] for s in accuracy_slices(rows)} == {"≤ 8000", "≤ 16000", "> 16000"}
 
 
 def test_source_files_and_scripts_are_parts_too():

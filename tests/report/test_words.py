@@ -8,11 +8,16 @@ import string
 from importlib.resources import files
 
 import pytest
+import soundfile
 
 from migaki.core.types import Place, Prediction
+from migaki.data.audio import RECORDINGS
+from migaki.data.images import IMAGES
 from migaki.evaluation import classification, generation, labelling, tagging
 from migaki.report.words import WORDS, said
 from migaki.tasks import all_tasks
+from odd_images import picture
+from odd_sounds import RATE_HZ, tone
 
 HOME = files("migaki.report")
 SOURCES = "".join(
@@ -51,7 +56,7 @@ def test_words_are_japanese_in_the_japanese_page():
 def test_every_word_is_used():
     for key in WORDS["en"]:
         kind = key.split("_")[0]
-        if kind in ("metric", "machine") and key != "metric":
+        if kind in ("metric", "machine", "by") and key != "metric":
             continue
         # Some keys are put together in place: verdict_{kind}, w[name] of a split, w[finding.level].
         whole = re.search(rf"""w\.{key}\b|["']{key}["']""", SOURCES)
@@ -67,6 +72,14 @@ def test_every_word_that_is_asked_for_is_there():
 def test_every_metric_has_words_and_no_other():
     named = {key.removeprefix("metric_") for key in WORDS["en"] if key.startswith("metric_")}
     assert named == metrics()
+
+
+def test_every_part_that_rows_are_divided_into_has_words_and_no_other(tmp_path):
+    picture().save(tmp_path / "a.png")
+    soundfile.write(tmp_path / "a.wav", tone(), RATE_HZ)
+    measured = {*IMAGES.look(tmp_path / "a.png").traits, *RECORDINGS.look(tmp_path / "a.wav").traits}
+    named = {key.removeprefix("by_") for key in WORDS["en"] if key.startswith("by_")}
+    assert named == {"length", "source", "script", *measured, *IMAGES.told, *RECORDINGS.told}
 
 
 def test_every_fact_about_the_machine_has_words_and_no_other(classified):

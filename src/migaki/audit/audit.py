@@ -123,7 +123,8 @@ def _facts(
     }
     measured = [dict(row.content.media.traits) for row in rows if hasattr(row.content, "media")]
     if measured:
-        found["traits"] = {name: _quantiles([traits[name] for traits in measured]) for name in measured[0]}
+        numbers = [name for name in measured[0] if not isinstance(measured[0][name], str)]
+        found["traits"] = {name: _quantiles([traits[name] for traits in measured]) for name in numbers}
     else:
         found["characters"] = _quantiles([len(text_of(row)) for row in rows])
         found["scripts"] = dict(Counter(script_of(text_of(row)) for row in rows).most_common())

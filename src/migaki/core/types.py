@@ -242,8 +242,11 @@ class Media:
     path: str
     sha256: str
     """Of its bytes. Equal files are one thing wherever they lie, so the path takes no part in hashes and copies."""
-    traits: tuple[tuple[str, float], ...] = ()
-    """Name and number of what was measured on it (width, brightness ...): parts of the rows are formed by these."""
+    traits: tuple[tuple[str, float | str], ...] = ()
+    """Name and number of what was measured on it (width, brightness ...), or name and word of what its table tells (speaker):
+    parts of the rows are formed by these."""
+    likeness: str = ""
+    """Of an image, a hash that near copies have almost in common, see `data.likeness`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,8 +535,8 @@ class Prediction:
     """Where parts of the text are named: those of `output`, which holds them as JSON."""
     part: tuple[float, float] | None = None
     """Where the task's main figure is a ratio of sums over the rows (F1): what the row adds above and below its line."""
-    traits: tuple[tuple[str, float], ...] = ()
-    """What was measured on the file that was judged, see `Media`; of texts nothing, their length and script are seen."""
+    traits: tuple[tuple[str, float | str], ...] = ()
+    """What is known of the file that was judged, see `Media`; of texts nothing, their length and script are seen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ _FULL_SCALE = 0.999
 _CLIPPED_SHARE = 1e-3
 _CANCELLED = 0.1
 """Share of their level that the mean of channels keeps where they are called opposed; of unlike ones it is 0.7."""
+_MOST_SNR_DB = 100.0
+"""Digital silence in the pauses; no microphone is that quiet."""
 _FLOOR_DB = -120.0
 """What digital silence counts as, so that every level is a number."""
 _WAVES_FORMAT, _WAVES_BYTES = "1", 8 << 30
@@ -71,7 +73,7 @@ class Recordings:
     """How a sound file is read; see `media.MediaKind`."""
 
     name = "recording"
-    version = "1"
+    version = "2"
     endings = frozenset(
         {
             ".wav",
@@ -92,6 +94,9 @@ class Recordings:
         | _UNREADABLE.keys()
     )
     columns: Sequence[str] = ("audio", "audio_path", "wav", "sound", "recording", "clip", "音声", "録音")
+    told: Mapping[str, Sequence[str]] = {
+        "speaker": ("speaker", "speaker_id", "speaker_name", "client_id", "話者", "話者id", "話し手")
+    }
     remarks: Mapping[str, str] = {
         "mixed": "have several channels, which are averaged",
         "opposed": "have channels that cancel one another out, so that their average is almost silent; keep one of them",
@@ -106,7 +111,9 @@ class Recordings:
         """Seconds, rate, level, noise, silence and clipping. The file is read block by block, so memory stays small.
 
         Traits: `seconds`; `rate_hz`; `level_db`, the loudness, and `noise_db`, that of the quietest tenth of windows, both
-        in dB below full scale; `silence` and `clipped`, shares (0..1) of windows and samples.
+        in dB below full scale; `snr_db`, how far the loudest tenth of windows is above the quietest, which of a voice with
+        pauses is about its distance from the noise (dB, 0 where the sound never changes, 100 at most); `silence` and
+        `clipped`, shares (0..1) of windows and samples.
         """
         facts, remarks = _Facts(), set()
         with _opened(path) as file:
@@ -133,6 +140,7 @@ class Recordings:
             "rate_hz": float(rate),
             "level_db": round(level_db, 1),
             "noise_db": round(facts.noise_db(), 1),
+            "snr_db": round(facts.snr_db(), 1),
             "silence": round(silence, 4),
             "clipped": round(clipped, 6),
         }
@@ -175,6 +183,10 @@ class _Facts:
 
     def noise_db(self) -> float:
         return _decibel(float(np.quantile(np.concatenate(self.windows), 0.1)) / self._scale())
+
+    def snr_db(self) -> float:
+        noise, loud = np.quantile(np.concatenate(self.windows), [0.1, 0.9])
+        return min(_decibel(float(loud)) - _decibel(float(noise)), _MOST_SNR_DB)
 
     def _scale(self) -> float:
         """What the squares are divided by where samples are scaled back."""

@@ -11,13 +11,14 @@ a pixel is decoded. Cut off or damaged: refused with the reason.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migaki.data.likeness import difference_hash
 from migaki.data.media import Look
 
 if TYPE_CHECKING:
@@ -38,24 +39,27 @@ class _Images:
     """Images by pillow."""
 
     name = "image"
-    version = "1"
+    version = "2"
     endings = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
     columns = ("image", "image_path", "image_file", "picture", "photo", "画像", "画像ファイル", "写真")
+    told: Mapping[str, Sequence[str]] = {}
     remarks = {  # noqa: RUF012 - a table of words
         "turned": "are turned upright by their EXIF mark",
         "palette": "have a palette and are converted to RGB",
         "transparent": "are transparent and are laid over white",
         "deep": "have 16 bits a colour, of which the upper 8 are used",
+        "grey": "are greyscale and are converted to RGB, three equal colours",
         "stretched": "have 32 bits or fractions and are stretched from their darkest to their brightest pixel",
         "cmyk": "are CMYK and are converted to RGB without a colour profile",
         "animated": "have several frames or pages, of which the first is used",
     }
 
     def look(self, path: Path) -> Look:
-        """Size, brightness and sharpness of an image. Raises ValueError with the reason where it cannot be used.
+        """Size, form, light and sharpness of an image. Raises ValueError with the reason where it cannot be used.
 
-        brightness: mean of the luma, 0..1. sharpness: variance of the Laplacian of the luma (0..1) on a copy of at most 256
-        pixels a side; out of focus it is near 0. Source: Pech-Pacheco et al. 2000, doi:10.1109/ICPR.2000.903548.
+        aspect: width over height. brightness and contrast: mean and standard deviation of the luma (0..1). sharpness:
+        variance of its Laplacian on a copy of at most 256 pixels a side; out of focus it is near 0. Source: Pech-Pacheco et
+        al. 2000, doi:10.1109/ICPR.2000.903548.
         """
         with _opened(path) as image:
             remarks = tuple(sorted(_remarks(image)))
@@ -67,10 +71,12 @@ class _Images:
         traits = {
             "width": float(width),
             "height": float(height),
+            "aspect": round(width / height, 3),
             "brightness": round(float(luma_HW.mean()), 4),
+            "contrast": round(float(luma_HW.std()), 4),
             "sharpness": round(_sharpness(luma_HW), 6),
         }
-        return Look(traits, remarks)
+        return Look(traits, remarks, difference_hash(small))
 
 
 IMAGES = _Images()
@@ -146,6 +152,8 @@ def _remarks(image: Image.Image) -> set[str]:
         found.add("palette")
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
         found.add("transparent")
+    if image.mode in ("1", "L", "LA", "La"):
+        found.add("grey")
     if image.mode in _DEEP:
         found.add("deep")
     if image.mode in _ENDLESS:

@@ -42,6 +42,8 @@ class Look:
     """Name and number, see `Media.traits`."""
     remarks: tuple[str, ...] = ()
     """Names, from `MediaKind.remarks`, of the rules that had to be applied to it."""
+    likeness: str = ""
+    """See `Media.likeness`."""
 
 
 class MediaKind(Protocol):
@@ -65,6 +67,12 @@ class MediaKind(Protocol):
     @property
     def columns(self) -> Sequence[str]:
         """Column names under which people store the path of such a file, beside the general ones."""
+        ...
+
+    @property
+    def told(self) -> Mapping[str, Sequence[str]]:
+        """What a table may tell of such a file beside its answer, and under which column names: parts of the rows are formed
+        by it."""
         ...
 
     @property
@@ -92,8 +100,13 @@ class MediaReader:
     def __init__(self, kind: MediaKind, beside: Path | None = None) -> None:
         self.kind = kind
         self._beside = beside
-        self.roles: Mapping[str, Sequence[str]] = {"file": (*_FILE_NAMES, *kind.columns), "label": _LABEL_NAMES}
+        self.roles: Mapping[str, Sequence[str]] = {
+            "file": (*_FILE_NAMES, *kind.columns),
+            "label": _LABEL_NAMES,
+            **kind.told,
+        }
         self.targets: Sequence[str] = ("label",)
+        self.told: Sequence[str] = tuple(kind.told)
 
     def beside(self, table: Path | None) -> MediaReader:
         """The same, with paths relative to the folder in which the table lies."""
@@ -135,7 +148,9 @@ class MediaReader:
         path = os.path.abspath((self._beside or Path()) / Path(named.strip()))
         if reason := refused_file(path):
             raise ValueError(f"{path} {reason}")
-        return Media(path, "")
+        # A name for who speaks is read as a label is: 7 and 7.0 are one.
+        told = {role: label_of(values.get(columns[role]), f"the {role}") for role in self.told if role in columns}
+        return Media(path, "", tuple((role, value) for role, value in told.items() if value))
 
     def examine(self, rows: Sequence[Row]) -> tuple[list[Row], dict[int, str], list[Finding]]:
         """All rows with the hash and the traits of their files; by number those whose file cannot be used, with the reason;
@@ -152,8 +167,9 @@ class MediaReader:
             look = looks[hashes[media.path]]
             if isinstance(look, str):
                 broken[number] = f"{media.path} {look}"
-            found = Media(media.path, hashes[media.path], () if isinstance(look, str) else tuple(look.traits.items()))
-            whole.append(replace(row, content=replace(row.content, media=found)))
+            if not isinstance(look, str):
+                media = replace(media, traits=(*media.traits, *look.traits.items()), likeness=look.likeness)
+            whole.append(replace(row, content=replace(row.content, media=replace(media, sha256=hashes[media.path]))))
         return whole, broken, self._findings(whole, looks)
 
     def _looks(self, path_of: Mapping[str, str]) -> dict[str, Look | str]:
@@ -164,14 +180,15 @@ class MediaReader:
         def make(folder: Path) -> None:
             looked = _in_threads(self._look, [path_of[sha256] for sha256 in hashes])
             found = {
-                sha256: look if isinstance(look, str) else [dict(look.traits), list(look.remarks)]
+                sha256: look if isinstance(look, str) else [dict(look.traits), list(look.remarks), look.likeness]
                 for sha256, look in zip(hashes, looked, strict=True)
             }
             (folder / "looks.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
 
         kept = read_json(Cache("looks", _CACHE_BYTES).get(key, make) / "looks.json")
         return {
-            sha256: look if isinstance(look, str) else Look(look[0], tuple(look[1])) for sha256, look in kept.items()
+            sha256: look if isinstance(look, str) else Look(look[0], tuple(look[1]), look[2])
+            for sha256, look in kept.items()
         }
 
     def _look(self, path: str) -> Look | str:

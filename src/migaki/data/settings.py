@@ -36,7 +36,7 @@ from migaki.data.splits import (
 __all__ = ["Data", "absolute_path"]
 
 _ROLES = (
-    *("text", "text_pair", "file", "label", "spans", "tokens", "tags"),
+    *("text", "text_pair", "file", "label", "speaker", "spans", "tokens", "tags"),
     *("prompt", "completion", "messages", "system", "input", "history", "chosen", "rejected"),
 )
 _LARGEST_SHARE = 0.9
@@ -103,6 +103,8 @@ class Data(Part):
     out, counted and named with the reason."""
     label: str | None = None
     """Column of the label, or of the list of labels; guessed where it is left out."""
+    speaker: str | None = None
+    """Column of who speaks in a recording; guessed where it is left out. Errors are then told speaker by speaker."""
     spans: str | None = None
     """Column with the named parts of a text, a list of {start, end, label}; guessed where it is left out."""
     tokens: str | None = None
@@ -294,7 +296,7 @@ class Data(Part):
             )
         named = {role: column for role in _ROLES if (column := getattr(self, role)) is not None}
         if not need_target:
-            optional = reader.targets if isinstance(source, str) else _ROLES
+            optional = (*reader.targets, *getattr(reader, "told", ())) if isinstance(source, str) else _ROLES
             named = {role: col for role, col in named.items() if role not in optional or col in table.columns}
         try:
             columns = reader.choose(table.columns, named, need_target)

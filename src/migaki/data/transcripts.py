@@ -23,7 +23,11 @@ class TranscriptReader(MediaReader):
 
     def __init__(self, kind: MediaKind, beside: Path | None = None) -> None:
         super().__init__(kind, beside)
-        self.roles: Mapping[str, Sequence[str]] = {"file": self.roles["file"], "text": _TRANSCRIPT_NAMES}
+        self.roles: Mapping[str, Sequence[str]] = {
+            "file": self.roles["file"],
+            "text": _TRANSCRIPT_NAMES,
+            **kind.told,
+        }
         self.targets: Sequence[str] = ("text",)
 
     def __call__(self, values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> Transcribed:

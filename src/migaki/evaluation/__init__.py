@@ -8,7 +8,7 @@ from migaki.evaluation.gain import gain
 from migaki.evaluation.generation import character_f1, generation, generation_scores
 from migaki.evaluation.intervals import bootstrap, wilson
 from migaki.evaluation.multi_label import best_threshold, labelling, labelling_scores
-from migaki.evaluation.slices import accuracy_slices, loss_slices
+from migaki.evaluation.slices import accuracy_slices, error_slices, loss_slices
 from migaki.evaluation.suspicion import out_of_fold, suspects
 from migaki.evaluation.tagging import tagging, tagging_scores
 from migaki.evaluation.transcription import transcription, transcription_scores
@@ -23,6 +23,7 @@ __all__ = [
     "character_f1",
     "classification",
     "classification_scores",
+    "error_slices",
     "forgetting",
     "gain",
     "generation",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 from migaki.core.types import Measure, Prediction
 from migaki.evaluation.intervals import bootstrap, proportion
 
-__all__ = ["accuracy_slices", "fisher_exact", "holm", "loss_slices", "rank_sum", "script_of"]
+__all__ = ["accuracy_slices", "error_slices", "fisher_exact", "holm", "loss_slices", "rank_sum", "script_of"]
 
 _CERTAIN = 0.05
 """Below it, after Holm's correction, a part is called worse: over all parts together chance alone does so once in 20."""
@@ -25,6 +26,9 @@ _JAPANESE = re.compile(
     "[\u3005\u3006\u3041-\u309f\u30a1-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U000323af]"
 )
+
+_MOST_NAMES = 20
+_OTHERS = "(all others)"
 
 Script = Literal["latin", "japanese", "mixed", "other"]
 
@@ -72,15 +76,36 @@ def loss_slices(predictions: Sequence[Prediction], seed: int) -> list[dict[str, 
     """
     loss_N = np.array([p.loss for p in predictions], dtype=np.float64)
     tokens_N = np.array([p.targets for p in predictions], dtype=np.float64)
+    return _ratio_slices(predictions, loss_N, tokens_N, seed)
 
-    def mean(chosen_N: np.ndarray) -> Measure:
-        loss, tokens = loss_N[chosen_N], tokens_N[chosen_N]
-        return bootstrap(loss, seed, lambda weights_KN: (weights_KN @ loss) / (weights_KN @ tokens))
 
+def error_slices(predictions: Sequence[Prediction], seed: int) -> list[dict[str, Any]]:
+    """Errors per word by what is known of each recording, in the form of `loss_slices`.
+
+    Args:
+        predictions: at least one, each with its errors and its words as its `part`. A row without words has no error rate;
+            its errors count in the figures and not in `p`.
+    """
+    errors_N, words_N = (np.array([(p.part or (0.0, 0.0))[i] for p in predictions]) for i in (0, 1))
+    return _ratio_slices(predictions, errors_N, words_N, seed)
+
+
+def _ratio_slices(
+    predictions: Sequence[Prediction], above_N: np.ndarray, below_N: np.ndarray, seed: int
+) -> list[dict[str, Any]]:
+    """Parts by what is known of each row, judged by a ratio of sums over their rows; more is worse."""
+
+    def ratio(chosen_N: np.ndarray) -> Measure:
+        above, below = above_N[chosen_N], below_N[chosen_N]
+        # A resample may hold only rows without anything below the line.
+        return bootstrap(above, seed, lambda weights_KN: (weights_KN @ above) / np.maximum(weights_KN @ below, 1.0))
+
+    counted_N = below_N > 0
     found = []
     for by, value, inside_N in _by_content(predictions):
-        p = rank_sum((loss_N / tokens_N)[inside_N], (loss_N / tokens_N)[~inside_N])
-        found.append((by, value, mean(inside_N), mean(~inside_N), p))
+        each = [above_N[chosen] / below_N[chosen] for chosen in (inside_N & counted_N, ~inside_N & counted_N)]
+        p = rank_sum(*each) if len(each[0]) and len(each[1]) else 1.0
+        found.append((by, value, ratio(inside_N), ratio(~inside_N), p))
     return _ordered(found, higher_is_worse=True)
 
 
@@ -93,7 +118,7 @@ def _by_content(predictions: Sequence[Prediction]) -> Iterator[tuple[str, str, n
     measured = [dict(p.traits) for p in predictions]
     if any(measured):
         for name in sorted(set.intersection(*map(set, measured))):
-            yield from _parts(name, _third_names([traits[name] for traits in measured]))
+            yield from _parts(name, _trait_names([traits[name] for traits in measured]))
         yield from _parts("source", [p.place.source for p in predictions])
         return
     yield from _parts("length", _length_names([len(p.text) for p in predictions]))
@@ -119,6 +144,14 @@ def _length_names(lengths: Sequence[int]) -> list[str]:
     return [f"≤ {low}" if n <= low else middle if n <= high else f"≥ {high + 1}" for n in lengths]
 
 
+def _trait_names(values: Sequence[float | str]) -> list[str]:
+    """The part that each row belongs to: a third of the rows by a number, or the rows with one word."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    if len(numbers) == len(values):
+        return _third_names(numbers)
+    return _frequent_names([str(value) for value in values])
+
+
 def _third_names(values: Sequence[float]) -> list[str]:
     """The same of measured numbers, which may lie anywhere between two others.
 
@@ -126,7 +159,29 @@ def _third_names(values: Sequence[float]) -> list[str]:
     ['≤ 0.5', '≤ 0.2', '> 0.5', '≤ 0.2', '≤ 0.5', '> 0.5']
     """
     low, high = (float(x) for x in np.quantile(values, [1 / 3, 2 / 3], method="inverted_cdf"))
-    return [f"≤ {low:.3g}" if x <= low else f"≤ {high:.3g}" if x <= high else f"> {high:.3g}" for x in values]
+    first, second = _digits(low), _digits(high)
+    return [f"≤ {first}" if x <= low else f"≤ {second}" if x <= high else f"> {second}" for x in values]
+
+
+def _digits(number: float) -> str:
+    """Three digits, or all of those before the point.
+
+    >>> _digits(0.12345), _digits(16000.0), _digits(-23.04)
+    ('0.123', '16000', '-23')
+    """
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+
+
+def _frequent_names(values: Sequence[str]) -> list[str]:
+    """The words themselves; of more than 20 different ones the 20 most frequent, since each further part makes it harder for
+    all of them to stand out from chance.
+
+    >>> _frequent_names(["ann", "ben", "ann"])
+    ['ann', 'ben', 'ann']
+    """
+    counts = Counter(values)
+    kept = {word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_NAMES]}
+    return [value if value in kept else _OTHERS for value in values]
 
 
 def _ordered(found: Sequence[tuple[str, str, Measure, Measure, float]], higher_is_worse: bool) -> list[dict[str, Any]]:

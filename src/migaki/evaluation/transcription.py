@@ -16,6 +16,7 @@ import numpy as np
 from migaki.core.errors import DataError
 from migaki.core.types import Evaluation, Measure, Prediction
 from migaki.evaluation.intervals import bootstrap, proportion
+from migaki.evaluation.slices import error_slices
 
 __all__ = ["Alignment", "aligned", "loops", "plain_speech", "transcription", "transcription_scores", "units_of"]
 
@@ -84,20 +85,32 @@ def aligned(targets: Sequence[str], outputs: Sequence[str], characters: bool = F
     wanted, written = ([_cut(text, characters) for text in texts] for texts in (targets, outputs))
     # What is cut already is put in a row with spaces, at which jiwer cuts again: it is told only once what a unit is.
     found = jiwer.process_words([" ".join(a) for a in wanted], [" ".join(b) for b in written])
-    between = "" if characters else " "
-    return [_alignment(chunks, a, b, between) for chunks, a, b in zip(found.alignments, wanted, written, strict=True)]
+    return [
+        _alignment(chunks, a, b, characters) for chunks, a, b in zip(found.alignments, wanted, written, strict=True)
+    ]
 
 
 def _cut(text: str, characters: bool) -> list[str]:
     return [c for c in text if not c.isspace()] if characters else units_of(text)
 
 
-def _alignment(chunks: Sequence[Any], wanted: Sequence[str], written: Sequence[str], between: str) -> Alignment:
+def _joined(units: Sequence[str]) -> str:
+    """Units as they are written: where a script has no spaces, there are none.
+
+    >>> _joined(["press", "one"]), _joined(["画", "面", "が", "dark"])
+    ('press one', '画面が dark')
+    """
+    spaced = " ".join(units)
+    return re.sub(f"(?<=[{_UNSPACED}\u3099\u309a]) (?=[{_UNSPACED}])", "", spaced)
+
+
+def _alignment(chunks: Sequence[Any], wanted: Sequence[str], written: Sequence[str], characters: bool) -> Alignment:
+    joined = "".join if characters else _joined
     pieces, errors = [], 0
     for chunk in chunks:
         a = wanted[chunk.ref_start_idx : chunk.ref_end_idx]
         b = written[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        pieces.append((chunk.type, between.join(a), between.join(b)))
+        pieces.append((chunk.type, joined(a), joined(b)))
         errors += 0 if chunk.type == "equal" else max(len(a), len(b))
     return Alignment(tuple(pieces), errors, len(wanted))
 
@@ -118,7 +131,7 @@ def loops(text: str) -> str | None:
             run = run + 1 if units[at] == units[at - length] else 0
             if run >= needed:
                 phrase = units[at - length + 1 : at + 1]
-                return ("" if re.fullmatch(f"[{_UNSPACED}]+", "".join(phrase)) else " ").join(phrase)
+                return _joined(phrase)
     return None
 
 
@@ -145,6 +158,7 @@ def transcription(predictions: Sequence[Prediction], seed: int) -> Evaluation:
         metrics["loss"] = bootstrap(loss_N, seed, lambda weights_KN: (weights_KN @ loss_N) / (weights_KN @ tokens_N))
     words = judged.of_name["wer"]
     parts = [(float(a.errors), float(a.units)) for a in words]
+    counted = [replace(p, part=part) for p, part in zip(predictions, parts, strict=True)]
     details = {
         "rows": n,
         "words": sum(a.units for a in words),
@@ -153,8 +167,9 @@ def transcription(predictions: Sequence[Prediction], seed: int) -> Evaluation:
         "confusions": _confusions(words),
         "looped": [{**_at(p), "phrase": phrase} for p, phrase in zip(predictions, looped, strict=True) if phrase],
         "silent": _on_silence(predictions),
+        "slices": error_slices(counted, seed),
     }
-    return Evaluation(metrics, details, [replace(p, part=part) for p, part in zip(predictions, parts, strict=True)])
+    return Evaluation(metrics, details, counted)
 
 
 def transcription_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -243,6 +258,6 @@ def _confusions(words: Sequence[Alignment]) -> list[dict[str, Any]]:
 
 def _on_silence(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Recordings in which nothing is to be heard, and those of them for which words were made up."""
-    silent = [p for p in predictions if dict(p.traits).get("silence", 0.0) >= _SILENT]
+    silent = [p for p in predictions if float(dict(p.traits).get("silence", 0.0)) >= _SILENT]
     invented = [{**_at(p), "output": p.output} for p in silent if plain_speech(p.output)]
     return {"rows": len(silent), "invented": invented}

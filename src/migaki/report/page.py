@@ -28,22 +28,6 @@ _MATRIX_LABELS = 25
 """Above so many labels a matrix can no longer be read; the most confused pairs are listed in any case."""
 _FEW_ROWS, _TOO_FEW_ROWS = 30, 10
 _WORST, _ANSWERS, _PAIRS, _PARTS, _SUSPICIOUS, _POINTS, _TEXT = 30, 10, 30, 30, 30, 600, 400
-_PART_NAMES = {
-    "label": "label",
-    "length": "by_length",
-    "source": "by_source",
-    "script": "by_script",
-    "width": "by_width",
-    "height": "by_height",
-    "brightness": "by_brightness",
-    "sharpness": "by_sharpness",
-    "seconds": "by_seconds",
-    "rate_hz": "by_rate_hz",
-    "level_db": "by_level_db",
-    "noise_db": "by_noise_db",
-    "silence": "by_silence",
-    "clipped": "by_clipped",
-}
 _SCRIPT_NAMES = {
     "latin": "script_latin",
     "japanese": "script_japanese",
@@ -348,7 +332,7 @@ def _parts(details: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
     ranges = shares(metric, [part["figure"] for part in chosen])
     return [
         {
-            "by": words[_PART_NAMES[part["by"]]] if part["by"] in _PART_NAMES else part["by"],
+            "by": words["label"] if part["by"] == "label" else words.get(f"by_{part['by']}", part["by"]),
             "value": words[_SCRIPT_NAMES[part["value"]]] if part["by"] == "script" else part["value"],
             "worse": part["worse"],
             "figure": cell(metric, part["figure"]),
