@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from migaki.models import flat
 from migaki.models.base import quiet_transformers
-from migaki.models.flat import FlatDecoder, FlatEncoder, Line, flat_decoder, flat_encoder
+from migaki.models.flat import FlatDecoder, FlatEncoder, Line, filled_length, flat_decoder, flat_encoder
 from migaki.tasks.body import Body
 
 Rows = Sequence[Sequence[int]]
@@ -167,7 +167,8 @@ def test_a_change_behind_every_block_reaches_what_it_would_reach_in_the_row_alon
         return h_ND + 0.1 * (number + 1) * (positions_N % 3 == 1)[:, None]
 
     def edit(number: int, h_ND: torch.Tensor, wanted_P: torch.Tensor | None) -> torch.Tensor:
-        return moved(number, h_ND, line.positions_N if wanted_P is None else line.positions_N[wanted_P])
+        places_M = line.filled(line.positions_N)
+        return moved(number, h_ND, places_M if wanted_P is None else places_M[wanted_P])
 
     found, places = flat_of(body), some_of(line)
     unmoved = hidden(found, line)
@@ -232,7 +233,7 @@ def test_one_token_of_each_row_is_asked_for_alone(
         query.register_forward_hook(lambda _module, inputs, _out: asked.append(len(inputs[0])))
     found = gradients_of(body, hidden(flat_of(body), line, places))
     assert_close(found, wanted)
-    assert asked == [len(line.ids_N)] * (N_BLOCKS - 1) + [len(rows)]
+    assert asked == [filled_length(len(line.ids_N))] * (N_BLOCKS - 1) + [len(rows)]
 
 
 def test_as_many_tokens_as_rows_are_not_taken_for_one_of_each() -> None:
@@ -279,7 +280,7 @@ def test_the_last_block_feeds_forward_the_wanted_tokens_only(monkeypatch: pytest
     monkeypatch.setattr(flat, "_feed_forward", counted)
     line = line_of("mixed lengths")[2]
     hidden(flat_of(body_of("llama")), line, [2, 14])
-    assert seen == [15, 15, 2]
+    assert seen == [32, 32, 2]
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -315,7 +316,7 @@ def test_the_grid_and_back_is_the_line_and_padding_is_zero() -> None:
     x_ND = torch.randn(15, 4)
     grid_BTD = line.grid(x_ND)
     assert grid_BTD.shape == (4, 7, 4)
-    assert torch.equal(line.gathered(grid_BTD), x_ND)
+    assert torch.equal(line.gathered(grid_BTD), line.filled(x_ND))
     padding = line.padding(torch.device("cpu"))
     assert padding is not None
     assert torch.all(grid_BTD[~padding[:, 0, 0]] == 0)
@@ -386,3 +387,30 @@ def test_a_family_that_only_looks_alike_is_computed_as_transformers_does(family:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_with_a_flat_form_uses_it(family: str) -> None:
     assert Body(body_of(family), 0).use_flat
+
+
+@pytest.mark.parametrize(("family", "layout"), [case for case in SOME if case.values[0] in ("llama", "bert")])
+def test_a_line_is_filled_so_that_products_have_few_sizes_and_the_fillers_reach_nothing(
+    family: str, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fillers of a million in place of zero: no vector and no gradient knows of them."""
+    body = body_of(family)
+    _, _, line = line_of(layout)
+    sizes: set[int] = set()
+    for module in body.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _module, _inputs, out: sizes.add(len(out)))
+    wanted = hidden(flat_of(body), line)
+    gradients = gradients_of(body, wanted)
+    assert sizes == {32}
+
+    def far(self: Line, x_N: torch.Tensor) -> torch.Tensor:
+        if not x_N.is_floating_point():
+            return plain(self, x_N)
+        return torch.cat([x_N, x_N.new_full((filled_length(len(x_N)) - len(x_N), *x_N.shape[1:]), 1e6)])
+
+    plain = Line.filled
+    monkeypatch.setattr(Line, "filled", far)
+    found = hidden(flat_of(body), line)
+    assert torch.equal(found, wanted)
+    assert_close(gradients_of(body, found), gradients, tolerance=1e-6)

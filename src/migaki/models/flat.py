@@ -6,8 +6,8 @@ transformers model are called as they are, adapters and dropout included, so bot
 whose parts are not laid out as expected has no flat form and runs as transformers runs it.
 """
 
-# Shapes: N tokens in line, P wanted tokens, S shared prefix, B rows, T longest row, D hidden, F feed-forward,
-#         H heads, G key-value heads, E head width
+# Shapes: N tokens in line, M tokens and fillers in line, P wanted tokens, S shared prefix, B rows, T longest row, D hidden,
+#         F feed-forward, H heads, G key-value heads, E head width
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Edit", "FlatDecoder", "FlatEncoder", "Line", "flat_decoder", "flat_encoder", "take"]
+__all__ = ["Edit", "FlatDecoder", "FlatEncoder", "Line", "filled_length", "flat_decoder", "flat_encoder", "take"]
 
 Edit = Callable[[int, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""What a method changes in a block's output: from the block's number, (N, D) and None, or (P, D) and the places of these
-tokens in the line, to the same with its changes."""
+"""What a method changes in a block's output: from the block's number, (M, D) and None, or (P, D) and the places of these
+tokens in the line, to the same with its changes. Fillers stand behind all tokens and are nobody's."""
+
+_FILLED_TO, _FINENESS = 32, 5
+"""A line is filled up to a multiple of 32, from 1024 tokens on of a 16th to a 32nd of its length.
+
+For products in bfloat16 a processor's library compiles a kernel for each new number of lines, which at a few hundred
+tokens takes three to eight times as long as the product itself; and no two steps have equally many tokens.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Line:
     shared: int
     """Tokens of the prefix; 0 where rows share none."""
     slots_N: torch.Tensor | None
-    """Place of each token behind the prefix in the grid (B * T); None where all rows are of one length."""
+    """Place of each token behind the prefix in the grid (B * T); None where the line and the grid are the same."""
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], device: torch.device, shared: int = 0) -> Line:
@@ -51,7 +58,7 @@ class Line:
         positions_N = np.concatenate([np.arange(shared), *(np.arange(shared, shared + n) for n in lengths)])
         width = max(lengths)
         slots_N = None
-        if min(lengths) < width:
+        if min(lengths) < width or filled_length(len(ids_N)) > len(ids_N):
             slots_N = torch.from_numpy(np.concatenate([np.arange(n) + i * width for i, n in enumerate(lengths)])).to(
                 device
             )
@@ -62,6 +69,11 @@ class Line:
             shared,
             slots_N,
         )
+
+    def filled(self, x_N: torch.Tensor) -> torch.Tensor:
+        """With zeros for the fillers behind the tokens, (M, ...)."""
+        n_fillers = filled_length(len(x_N)) - len(x_N)
+        return torch.cat([x_N, x_N.new_zeros(n_fillers, *x_N.shape[1:])]) if n_fillers else x_N
 
     def starts(self) -> list[int]:
         """Where each row's own tokens begin in the line."""
@@ -85,58 +97,85 @@ class Line:
         )
 
     def grid(self, x_N: torch.Tensor) -> torch.Tensor:
-        """The rows' own tokens (N - S, ...) as (B, T, ...), zeros behind the shorter rows."""
+        """The rows' own tokens (N - S, ...) as (B, T, ...), zeros behind the shorter rows. Fillers, as in (M - S, ...), are
+        left out."""
         n_rows, width = len(self.lengths), max(self.lengths)
         if self.slots_N is not None:
             x_N = _Spread.apply(x_N, self.slots_N, n_rows * width)  # type: ignore[no-untyped-call]
         return x_N.reshape(n_rows, width, *x_N.shape[1:])
 
     def gathered(self, x_BT: torch.Tensor) -> torch.Tensor:
-        """The inverse of `grid`."""
+        """The inverse of `grid`, with zeros for fillers, (M - S, ...)."""
         x = x_BT.reshape(-1, *x_BT.shape[2:])
-        return x if self.slots_N is None else take(x, self.slots_N)
+        if self.slots_N is None:
+            return x
+        n_own = filled_length(len(self.ids_N)) - self.shared
+        return _Take.apply(x, self.slots_N, n_own)  # type: ignore[no-untyped-call, no-any-return]
 
     def padding(self, device: torch.device) -> torch.Tensor | None:
         """True where a key may be seen, (B, 1, 1, T); None where there is no padding."""
-        if self.slots_N is None:
+        if min(self.lengths) == max(self.lengths):
             return None
         lengths_B = torch.tensor(self.lengths, device=device)
         return (torch.arange(max(self.lengths), device=device) < lengths_B[:, None])[:, None, None]
 
 
+def filled_length(n: int) -> int:
+    """M of N tokens.
+
+    >>> [filled_length(n) for n in (1, 32, 33, 1023, 1025, 3000)]
+    [32, 32, 64, 1024, 1088, 3072]
+    """
+    unit = max(_FILLED_TO, 1 << max(0, n.bit_length() - _FINENESS))
+    return -(-n // unit) * unit
+
+
 class _Spread(torch.autograd.Function):
-    """x (N, ...) to distinct slots of a grid of zeros. Autograd's own scatter would add where nothing has to be added."""
+    """The first lines of x (M, ...) to as many distinct slots of a grid of zeros. Autograd's own scatter would add where
+    nothing has to be added."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, slots: torch.Tensor, n_slots: int) -> torch.Tensor:
         ctx.save_for_backward(slots)
-        return x.new_zeros(n_slots, *x.shape[1:]).index_copy_(0, slots, x)
+        ctx.n = len(x)
+        return x.new_zeros(n_slots, *x.shape[1:]).index_copy_(0, slots, x[: len(slots)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (slots,) = ctx.saved_tensors
-        return grads[0].index_select(0, slots), None, None
+        return _lines(grads[0], slots, ctx.n), None, None
 
 
 class _Take(torch.autograd.Function):
-    """x (N, ...) at distinct places (P,)."""
+    """x (N, ...) at distinct places (P,), zeros behind them up to `n_lines`."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor, n_lines: int) -> torch.Tensor:
         ctx.save_for_backward(places)
-        ctx.n = x.shape[0]
-        return x.index_select(0, places)
+        ctx.n = len(x)
+        return _lines(x, places, n_lines)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (places,) = ctx.saved_tensors
         grad = grads[0]
-        return grad.new_zeros(ctx.n, *grad.shape[1:]).index_copy_(0, places, grad), None
+        found = grad.new_zeros(ctx.n, *grad.shape[1:]).index_copy_(0, places, grad[: len(places)])
+        return found, None, None
+
+
+def _lines(x: torch.Tensor, places: torch.Tensor, n_lines: int) -> torch.Tensor:
+    """x at these places, zeros behind them up to `n_lines`."""
+    if len(places) == n_lines:
+        return x.index_select(0, places)
+    found = x.new_empty(n_lines, *x.shape[1:])
+    torch.index_select(x, 0, places, out=found[: len(places)])
+    found[len(places) :].zero_()
+    return found
 
 
 def take(x: torch.Tensor, places_P: torch.Tensor) -> torch.Tensor:
     """Lines of x at distinct places, (P, ...)."""
-    return _Take.apply(x, places_P)  # type: ignore[no-untyped-call, no-any-return]
+    return _Take.apply(x, places_P, len(places_P))  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -233,7 +272,8 @@ class FlatDecoder:
 
         The last block computes keys and values of all tokens, everything else of the wanted ones only.
         """
-        cos_1NE, sin_1NE = self.body.rotary_emb(h_ND[None], position_ids=line.positions_N[None])
+        h_ND, n_tokens = line.filled(h_ND), len(h_ND)
+        cos_1NE, sin_1NE = self.body.rotary_emb(h_ND[None], position_ids=line.filled(line.positions_N)[None])
         turn = cos_1NE[0], sin_1NE[0]
         end = len(self.layers) if last is None else last
         for number in range(first, end):
@@ -242,8 +282,10 @@ class FlatDecoder:
             h_ND = _remembering(self.recompute, self._block, self.layers[number], h_ND, line, turn, wanted)
             h_ND = h_ND if edit is None else edit(number, h_ND, wanted)
         if last is not None:
-            return h_ND
-        if first >= end and wanted_P is not None:
+            return h_ND[:n_tokens]
+        if wanted_P is None:
+            h_ND = h_ND[:n_tokens]
+        elif first >= end:
             h_ND = take(h_ND, wanted_P)
         return _rms_norm(self.body.norm, h_ND)
 
@@ -345,13 +387,16 @@ class FlatEncoder:
     ) -> torch.Tensor:
         """From what enters block `first` to the last block's output at the wanted tokens (all for None), (P, D); with
         `last`, to what enters that block, at all tokens. What comes out of each block passes through `edit`."""
+        h_ND, n_tokens = line.filled(h_ND), len(h_ND)
         padding = line.padding(h_ND.device)
         end = len(self.layers) if last is None else last
         for number in range(first, end):
             wanted = wanted_P if last is None and number == end - 1 else None
             h_ND = _remembering(self.recompute, self._block, self.layers[number], h_ND, line, padding, wanted)
             h_ND = h_ND if edit is None else edit(number, h_ND, wanted)
-        return take(h_ND, wanted_P) if last is None and first >= end and wanted_P is not None else h_ND
+        if last is not None or wanted_P is None:
+            return h_ND[:n_tokens]
+        return take(h_ND, wanted_P) if first >= end else h_ND
 
     def _block(
         self,

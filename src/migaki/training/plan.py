@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,18 +58,20 @@ def token_groups(
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     n = len(order)
-    before = [0, *itertools.accumulate(lengths[i] for i in order)]
-    cost = [0.0] + [float("inf")] * n
-    start = [0] * (n + 1)
+    length_n = np.array([lengths[i] for i in order], dtype=np.int64)
+    before_n = np.concatenate([[0], np.cumsum(length_n)])
+    cost_n, start = np.zeros(n + 1), [0] * (n + 1)
+    rows_c = np.arange(1, min(n, max_rows or _GROUP_ROWS) + 1)
     for end in range(1, n + 1):
-        # Lengths fall, so the first row of a group is its longest and sets its width.
-        for first in range(end - 1, -1, -1):
-            rows, tokens = end - first, before[end] - before[first]
-            size = tokens + padding_cost * (rows * lengths[order[first]] - tokens)
-            if rows > 1 and (size > max_tokens or rows > (max_rows or _GROUP_ROWS)):
-                break
-            if cost[first] + size + _GROUP_COST < cost[end]:
-                cost[end], start[end] = cost[first] + size + _GROUP_COST, first
+        # Candidates for the first row, from the nearest on. Lengths fall, so it is the longest and sets the width.
+        there = slice(max(0, end - len(rows_c)), end)
+        tokens_c = before_n[end] - before_n[there][::-1]
+        size_c = tokens_c + padding_cost * (rows_c[: len(tokens_c)] * length_n[there][::-1] - tokens_c)
+        # Sizes rise with each further row, so those that fit stand in front; a row alone always does.
+        n_fitting = max(1, int(size_c.searchsorted(max_tokens, side="right")))
+        costs_c = (cost_n[there][::-1] + size_c + _GROUP_COST)[:n_fitting]
+        best = int(costs_c.argmin())
+        cost_n[end], start[end] = costs_c[best], end - 1 - best
     groups, end = [], n
     while end:
         groups.append(order[start[end] : end])
