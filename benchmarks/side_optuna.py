@@ -94,7 +94,7 @@ def main(folder: Path, study_file: Path, trials: int, model_path: str) -> None:
     study = optuna.create_study(
         study_name="frozen",
         storage=f"sqlite:///{study_file}",
-        load_if_exists=True,
+        load_if_exists=True,  # by each of several processes
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=0),
         pruner=optuna.pruners.MedianPruner(),
