@@ -18,6 +18,7 @@ from migaki.core.parts import Example, Learner
 from migaki.core.store import RunFolder, commit, verify
 from migaki.core.types import Ability, Dataset, Evaluation, Finding, Prediction, Splits
 from migaki.data.replay import replay_rows
+from migaki.data.workers import workers
 from migaki.environment import describe_environment
 from migaki.evaluation import forgetting, gain, measure_generality
 from migaki.generality import probe_of, remedies
@@ -58,7 +59,12 @@ def train(
     monitor = monitor or Monitor()
     forget_peak()
     recipe = _as_recipe(recipe)
-    runs = Path(runs)
+    with workers(recipe.training.workers):
+        return _trained(recipe, Path(runs), monitor or Monitor(), new, resume, reuse)
+
+
+def _trained(recipe: Recipe, runs: Path, monitor: Monitor, new: bool, resume: str | None, reuse: bool) -> Run:
+    forget_peak()
     written = recipe.to_yaml()
     # A run whose recipe cannot be read back would be lost at its end; rows handed over as a list can make it too large.
     parse_yaml(written, "recipe.yaml")

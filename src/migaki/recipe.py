@@ -97,6 +97,14 @@ class Recipe(Part):
         return training
 
     @field_validator("generality")
+    @field_validator("training")
+    @classmethod
+    def _workers_have_files_to_read(cls, training: Training, info: ValidationInfo) -> Training:
+        task = info.data.get("task")
+        if training.workers and task is not None and task.base_role in ("encoder", "decoder"):
+            raise ValueError(f"workers read images and recordings, and rows of {task.kind} are texts; leave it out.")
+        return training
+
     @classmethod
     def _beside_the_recipe(cls, value: str, info: ValidationInfo) -> str:
         if value in (BUNDLED, OFF) or is_address(value):

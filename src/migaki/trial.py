@@ -14,6 +14,7 @@ from migaki.core.errors import DamagedError
 from migaki.core.parts import Learner
 from migaki.core.store import RunFolder, commit, read_json, remove, sweep, write_file
 from migaki.core.types import Dataset, Prediction
+from migaki.data.workers import workers
 from migaki.recipe import Recipe
 from migaki.run import answer_seconds, judge_of
 from migaki.training.interrupts import Interrupts
@@ -204,7 +205,8 @@ def attempt(
         run.lock()
     try:
         sweep(run.path)
-        return _attempt(recipe, train, valid, base, run, monitor, replay, goes_on, keep, timed)
+        with workers(recipe.training.workers):
+            return _attempt(recipe, train, valid, base, run, monitor, replay, goes_on, keep, timed)
     finally:
         if run is not folder:
             run.unlock()

@@ -31,6 +31,7 @@ __all__ = [
     "Advice",
     "Example",
     "Featured",
+    "Foreseeing",
     "Learner",
     "Method",
     "ParameterGroup",
@@ -94,6 +95,8 @@ class Example:
     """Of a row without token ids: how much of it is computed (frames of a recording); 0 where all rows are alike."""
     view: Any = None
     """Of a row that is altered at random this time: how, as its network understands it; None: it is seen as it is."""
+    shares: tuple[float, ...] = ()
+    """Of a row that is mixed with others: how much each of `labels` counts, 1 together; empty: it is not mixed."""
 
     def __len__(self) -> int:
         return self.size or len(self.ids)
@@ -216,9 +219,19 @@ class Varied(Protocol):
         """never; in_views: each row in a fixed number of ways; always: anew every time it is seen."""
         ...
 
-    def varied(self, example: Example, number: int, epoch: int) -> Example:
+    def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
         """The example of row `number` as epoch `epoch` sees it: a function of (seed, epoch, number), whoever computes it
-        and when."""
+        and when. `others` are all train rows, the row among them: with one of these it may be mixed."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A learner that reads files, and can begin with it before a step asks for them."""
+
+    def ahead(self, coming: Iterable[Example]) -> AbstractContextManager[None]:
+        """Inside, what these examples need is read ahead, in their order and not all at once. What comes out of a step is
+        the same with it and without."""
         ...
 
 

@@ -28,7 +28,10 @@ from migaki.core.cache import Cache
 from migaki.core.errors import DataError
 from migaki.core.types import Media
 from migaki.core.units import bytes_text
+from migaki.data.bands import BANDS_RATE_HZ
+from migaki.data.exhibits import Exhibit, recording_exhibit
 from migaki.data.media import Look
+from migaki.data.workers import in_order
 
 if TYPE_CHECKING:
     import soundfile
@@ -145,6 +148,10 @@ class Recordings:
             "clipped": round(clipped, 6),
         }
         return Look(traits, tuple(sorted(remarks)))
+
+    def show(self, path: Path) -> Exhibit:
+        """Its beginning to be heard and seen. Raises ValueError with the reason where it cannot be read."""
+        return recording_exhibit(read_wave(path, BANDS_RATE_HZ))
 
 
 RECORDINGS = Recordings()
@@ -331,12 +338,22 @@ def read_wave(path: Path | str, rate_hz: int) -> np.ndarray:
     return np.clip(wave_N / peak if peak > 1 else wave_N, -1.0, 1.0)
 
 
-def _known_wave(media: Media, rate_hz: int) -> np.ndarray:
-    """The samples of a recording that could be read when it was looked into."""
-    try:
-        return read_wave(media.path, rate_hz)
-    except ValueError as error:
-        raise ValueError(f"{media.path} {error}") from None
+class _WaveAt:
+    """From the path of a recording that could be read when it was looked into to its samples, here or in a worker."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+
+    def __call__(self, path: str) -> np.ndarray:
+        try:
+            return read_wave(path, self._rate_hz)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
+
+
+def _known_waves(media: Sequence[Media], rate_hz: int) -> Iterator[np.ndarray]:
+    """The samples of each, in order, decoded ahead where workers are at hand."""
+    return in_order(_WaveAt(rate_hz), [one.path for one in media])
 
 
 class Waves(Sequence[np.ndarray]):
@@ -362,8 +379,7 @@ class Waves(Sequence[np.ndarray]):
             ends, n = np.zeros(len(media), dtype=np.int64), 0
             # Written, not mapped: a disk that fills up is then an error and not a crash.
             with (folder / "samples.bin").open("wb") as file:
-                for number, one in enumerate(media):
-                    wave_N = _known_wave(one, rate_hz)
+                for number, wave_N in enumerate(_known_waves(media, rate_hz)):
                     file.write(wave_N.tobytes())
                     n += len(wave_N)
                     ends[number] = n
@@ -375,7 +391,7 @@ class Waves(Sequence[np.ndarray]):
     @classmethod
     def of(cls, media: Sequence[Media], rate_hz: int) -> Waves:
         """In memory only, for recordings that are heard once."""
-        waves = [_known_wave(one, rate_hz) for one in media]
+        waves = list(_known_waves(media, rate_hz))
         return cls(np.concatenate(waves), np.cumsum([len(wave_N) for wave_N in waves], dtype=np.int64))
 
     @property

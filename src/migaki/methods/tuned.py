@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +89,11 @@ class TunedLearner:
                 note(f"the model is computed as transformers does: the faster way differs by {worst:.1e} on it")
         inputs = functools.partial(self.network.inputs, valid)
         kept = passes > 0 and body.keep(train, inputs, passes, [str(self._dtype)], note)
+        if self.varies == "always" and passes == 0 and body.frozen_parts():
+            note(
+                "what is frozen is computed anew for every row, since each is altered in another way each time; with "
+                "task.augment.views: 4 so many ways of each row are computed once and kept"
+            )
         return {"path": "flat" if body.use_flat else "generic", "activations_kept": kept}
 
     def _remembered_difference(self, train: Sequence[Example]) -> float:
@@ -139,7 +144,14 @@ class TunedLearner:
     def varied(self, example: Example, number: int, epoch: int) -> Example:
         if self.varies == "never":
             return example
-        return self.network.varied(example, number, epoch)  # type: ignore[no-any-return]
+        example = self.network.varied(example, number, epoch)
+        if getattr(self.network, "mixes", False):
+            example = self.network.mixed(example, others, number, epoch)
+        return example
+
+    def ahead(self, coming: Iterable[Example]) -> AbstractContextManager[None]:
+        ahead = getattr(self.network, "ahead", None)
+        return ahead(coming) if ahead else nullcontext()
 
     def altered(self, example: Example, share: float, randomness: np.random.Generator) -> Example:
         mask = self.network.mask_id()

@@ -4,14 +4,15 @@ A new kind of rows brings two things. A `Trunk`: how the backbone is computed, w
 part. And a `Classifier` that turns rows into examples and examples into features. Methods know nothing else of both.
 """
 
-# Shapes: B batch, D features, C classes, N rows
+# Shapes: B batch, D features, C classes, N rows, P pairs of a row and one of its labels
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -105,6 +106,8 @@ class Classifier(nn.Module):
     """What makes numbers of files, saved beside weights; None where a tokenizer does."""
     varies: Literal["never", "in_views", "always"] = "never"
     """Whether rows are altered at random in training: in a fixed number of ways each, or anew every time; see `varied`."""
+    mixes = False
+    """Whether rows are mixed with others in training; see `mixed`."""
     paired = False
     """Whether two texts together have a label."""
 
@@ -153,6 +156,14 @@ class Classifier(nn.Module):
         """The example as epoch `epoch` sees it, altered at random by (seed, epoch, number) alone."""
         return example
 
+    def mixed(self, example: Example, others: Sequence[Example], number: int, epoch: int) -> Example:
+        """The varied example mixed with another of the train rows, if that is drawn for it."""
+        return example
+
+    def ahead(self, coming: Iterable[Example]) -> AbstractContextManager[None]:
+        """Inside, the files of these examples are read before somebody asks for their features, where workers are at hand."""
+        return nullcontext()
+
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
         """The row of which only this is kept: its text, or the path of its file, and its label."""
         return Row(place, Labelled(text, label, pair))
@@ -181,10 +192,11 @@ class Classifier(nn.Module):
     ) -> np.ndarray:
         """Features (N, D) float32 of the backbone as it is now."""
         found_ND, done = np.zeros((len(examples), self.head.in_features), dtype=np.float32), 0
-        for group in self.body.groups_without_gradient(examples):
-            found_ND[group] = self.features([examples[i] for i in group]).float().cpu().numpy()
-            done += len(group)
-            watch(done)
+        with self.ahead(examples):
+            for group in self.body.groups_without_gradient(examples):
+                found_ND[group] = self.features([examples[i] for i in group]).float().cpu().numpy()
+                done += len(group)
+                watch(done)
         return found_ND
 
     @torch.no_grad()
@@ -215,17 +227,36 @@ class Classifier(nn.Module):
         return self.head(self.dropout(features_BD))  # type: ignore[no-any-return]
 
     def loss(self, examples: Sequence[Example], label_smoothing: float) -> torch.Tensor:
-        """Sum over the rows of class weight x cross-entropy, that of a row times its focal factor, scalar."""
-        labels_B = torch.tensor([e.labels[0] for e in examples], device=self.device)
+        """Sum over the rows of class weight x cross-entropy, that of a row times its focal factor, scalar. The loss of a row
+        that is mixed of several is theirs in proportion, which without a focal factor is the one of soft labels.
+
+        Source: Zhang et al. 2017, arXiv:1710.09412, section 2.
+        """
         logits_BC = self(examples).float()
-        if not self._focal_gamma:
-            return F.cross_entropy(
-                logits_BC, labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="sum"
-            )
+        if not any(e.shares for e in examples):
+            labels_B = torch.tensor([e.labels[0] for e in examples], device=self.device)
+            if not self._focal_gamma:
+                return F.cross_entropy(
+                    logits_BC, labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="sum"
+                )
+            return self._losses(logits_BC, labels_B, label_smoothing).sum()
+        pieces = [
+            (row, label, share)
+            for row, e in enumerate(examples)
+            for label, share in zip(e.labels, e.shares or (1.0,), strict=True)
+        ]
+        rows_P, labels_P = (torch.tensor([piece[i] for piece in pieces], device=self.device) for i in (0, 1))
+        shares_P = torch.tensor([share for _, _, share in pieces], device=self.device)
+        return (shares_P * self._losses(logits_BC[rows_P], labels_P, label_smoothing)).sum()
+
+    def _losses(self, logits_BC: torch.Tensor, labels_B: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+        """Of each row, (B,)."""
         loss_B = F.cross_entropy(
             logits_BC, labels_B, weight=self.class_weight, label_smoothing=label_smoothing, reduction="none"
         )
-        return (focal_factor(logits_BC, labels_B, self._focal_gamma) * loss_B).sum()
+        if not self._focal_gamma:
+            return loss_B
+        return focal_factor(logits_BC, labels_B, self._focal_gamma) * loss_B
 
     def generic_loss(self, examples: Sequence[Example]) -> torch.Tensor:
         """The loss without smoothing, computed as transformers does: what the flat way is compared with."""
@@ -244,11 +275,12 @@ class Classifier(nn.Module):
         answer = self._answering()
         found: list[Prediction | None] = [None] * len(rows)
         done = 0
-        for group in self.body.groups_without_gradient(examples):
-            for i, logits_C in zip(group, self([examples[i] for i in group]).double(), strict=True):
-                found[i] = answer(rows[i], logits_C)
-            done += len(group)
-            watch(done)
+        with self.ahead(examples):
+            for group in self.body.groups_without_gradient(examples):
+                for i, logits_C in zip(group, self([examples[i] for i in group]).double(), strict=True):
+                    found[i] = answer(rows[i], logits_C)
+                done += len(group)
+                watch(done)
         return [prediction for prediction in found if prediction is not None]
 
     def _answering(self) -> Callable[[Row, torch.Tensor], Prediction]:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ class Sight:
     """Equal for examples with equal pixels."""
     views: Callable[[Sequence[Example]], list[Example]]
     """Every way in which the examples are going to be seen in training, the whole of one way after the other."""
+    ahead: Callable[[Iterable[Example]], AbstractContextManager[None]]
+    """Inside, the pixels of these are read before they are asked for."""
 
 
 class ImageBody:
@@ -146,9 +149,10 @@ class ImageBody:
             rows: Any = [self._key(example) for example in examples]
 
             def compute(examples: Sequence[Example] = examples) -> Iterator[tuple[Sequence[int], list[np.ndarray]]]:
-                for group in self.groups_without_gradient(examples):
-                    hidden = self._entering([examples[i] for i in group]).float().cpu()
-                    yield group, list(hidden.reshape(len(group), 1, -1).numpy())
+                with self._sight.ahead(examples):
+                    for group in self.groups_without_gradient(examples):
+                        hidden = self._entering([examples[i] for i in group]).float().cpu()
+                        yield group, list(hidden.reshape(len(group), 1, -1).numpy())
 
             found = activations_of(rows, facts, width, compute, passes=passes, note=note)
             if found is not None:
@@ -177,6 +181,10 @@ class ImageBody:
         """What stands for an image where token ids stand for a text: one row of vectors, known by eight numbers."""
         digest = hashlib.sha256(self._sight.identity(example)).digest()
         return (tuple(np.frombuffer(digest, np.int32).tolist()),)
+
+    def knows(self, example: Example) -> bool:
+        """Whether its beginning is kept, so that its pixels are not needed."""
+        return bool(self._kept) and self._find(example) is not None
 
     def _find(self, example: Example) -> np.ndarray | None:
         key: Any = self._key(example)

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,16 +21,25 @@ from migaki.core.errors import DataError, ModelError, Problem, RecipeError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, LabelledMedia, Media, Place, Row
-from migaki.data.images import decoded
+from migaki.data.pixels import Pixels
+from migaki.data.workers import Ahead, at_hand
 from migaki.models.vision import without_pooler
 from migaki.tasks.classifier import STATE_FILE, Classifier, labels_of_rows, start_head
 from migaki.tasks.image_body import ImageBody, Sight
+from migaki.tasks.sightings import Sighting, Sights
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from migaki.models.base import Base
     from migaki.tasks.classify_image import ClassifyImage
 
 __all__ = ["ImageClassifier", "new_classifier", "restore_classifier"]
+
+_MOST_AHEAD, _AHEAD_BYTES = 128, 256 << 20
+"""Images that wait to be asked for, and the memory they take."""
+_TRIED = ((48, 64), (64, 48), (37, 91), (256, 256), (301, 227))
+"""H and W of the images on which two ways to prepare them are compared."""
 
 
 class ImageClassifier(Classifier):
@@ -45,13 +56,17 @@ class ImageClassifier(Classifier):
         backbone = cast(Any, base.model)
         without_pooler(backbone)
         processor, size = _processor(base, task.size)
-        body = _body(base, Sight(self.pixels, self.identity, self._views), size)
+        body = _body(base, Sight(self.pixels, self.identity, self._views, self.ahead), size)
         super().__init__(base, labels, class_weights, body.width)
         self.backbone, self.body = backbone, body
         self.processor = processor
+        self._sights = Sights(_prepare(processor))
+        self._aheads: deque[Ahead] = deque()
+        """What is read ahead now, the innermost first."""
         self._augment, self._seed = task.augment, seed
         if task.augment:
             self.varies = "in_views" if task.augment.views else "always"
+            self.mixes = task.augment.mixes
         self._focal_gamma = task.focal_gamma
         self.to(backbone.device)
 
@@ -79,18 +94,37 @@ class ImageClassifier(Classifier):
         Raises:
             DataError: a file cannot be read any more.
         """
-        images = []
-        for example in examples:
-            path = example.row.content.media.path
-            try:
-                image = decoded(path)
-            except ValueError as error:
-                raise DataError(f"{example.row.place}: {path} {error}. It was whole when the run began.") from None
-            images.append(example.view.of(image) if example.view else image)
-        return _prepared(self.processor, images)
+        return torch.from_numpy(np.stack([self._seen(example) for example in examples]))
+
+    def _seen(self, example: Example) -> np.ndarray:
+        """(C, H, W), by whoever was asked for it first."""
+        key = self.identity(example)
+        coming = next((future for ahead in self._aheads if (future := ahead.take(key)) is not None), None)
+        try:
+            return self._sights(_sighting(example)) if coming is None else coming.result()
+        except ValueError as error:
+            raise DataError(f"{example.row.place}: {error}. It was whole when the run began.") from None
+
+    @contextmanager
+    def ahead(self, coming: Iterable[Example]) -> Iterator[None]:
+        pool = at_hand()
+        if pool is None:
+            yield
+            return
+        needed = ((self.identity(e), _sighting(e)) for e in coming if not self.body.knows(e))
+        height, width = self._sights.size
+        most = min(_MOST_AHEAD, _AHEAD_BYTES // (12 * height * width))
+        ahead = Ahead(pool, self._sights, needed, max(2 * len(pool), most))
+        self._aheads.appendleft(ahead)
+        try:
+            yield
+        finally:
+            self._aheads.remove(ahead)
+            ahead.close()
 
     def identity(self, example: Example) -> bytes:
-        return f"{example.row.content.media.sha256} {example.view}\n".encode()
+        view = example.view.key() if example.view else None
+        return f"{example.row.content.media.sha256} {view}\n".encode()
 
     def made_by(self) -> list[str]:
         return [json.dumps(self.processor.to_dict(), sort_keys=True, default=str)]
@@ -100,9 +134,30 @@ class ImageClassifier(Classifier):
             return example
         return replace(example, view=self._augment.draw(self._seed, number, epoch))
 
+    def mixed(self, example: Example, others: Sequence[Example], number: int, epoch: int) -> Example:
+        mix = example.view.mix if example.view else None
+        if mix is None or len(others) < 2:
+            return example
+        assert self._augment is not None
+        partner = mix.partner(number, len(others))
+        other = others[partner]
+        seen_so = replace(self._augment.draw(self._seed, partner, epoch), mix=None)
+        share = mix.own_share(*self._sights.size)
+        return replace(
+            example,
+            view=replace(example.view, other=(other.row.content.media, seen_so)),
+            labels=(*example.labels, *other.labels),
+            shares=(share, 1 - share),
+            weight=share * example.weight + (1 - share) * other.weight,
+        )
+
     def _views(self, examples: Sequence[Example]) -> list[Example]:
         n_views = self._augment.views if self._augment and self._augment.views else 1
-        return [self.varied(e, number, view) for view in range(n_views) for number, e in enumerate(examples)]
+        return [
+            self.mixed(self.varied(e, number, view), examples, number, view)
+            for view in range(n_views)
+            for number, e in enumerate(examples)
+        ]
 
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
         return Row(place, LabelledMedia(Media(text, ""), label))
@@ -115,10 +170,35 @@ class ImageClassifier(Classifier):
         return [(example.row.content.text, False), (f" -> {self.labels[example.labels[0]]}", True)]
 
 
-def _prepared(processor: Any, images: Sequence[Any]) -> torch.Tensor:
-    """(B, C, H, W) float32."""
-    arrays = [processor(image, return_tensors="np")["pixel_values"][0] for image in images]
-    return torch.from_numpy(np.stack(arrays).astype(np.float32, copy=False))
+def _sighting(example: Example) -> Sighting:
+    return Sighting(example.row.content.media.path, example.view)
+
+
+class _Published:
+    """An image as the model's own processor prepares it, (C, H, W) float32."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        pixels_CHW = self._processor(image, return_tensors="np")["pixel_values"][0]
+        return np.asarray(pixels_CHW, np.float32)
+
+
+def _prepare(processor: Any) -> Callable[[Image.Image], np.ndarray]:
+    """What gives the pixels that the processor gives: our own shorter way where that is the same to the last bit on images
+    of several shapes, else the processor itself."""
+    from PIL import Image
+
+    published, own = _Published(processor), Pixels.of(processor.to_dict())
+    if own is None:
+        return published
+    drawn = np.random.default_rng(0)
+    for height, width in _TRIED:
+        image = Image.fromarray(drawn.integers(0, 256, (height, width, 3), dtype=np.uint8), "RGB")
+        if not np.array_equal(published(image), own(image)):
+            return published
+    return own
 
 
 def _processor(base: Base, side: int | None) -> tuple[Any, tuple[int, int]]:
@@ -148,7 +228,8 @@ def _size_made_by(processor: Any) -> tuple[int, int]:
     """H and W. Raises ValueError where they depend on the image."""
     from PIL import Image
 
-    tall, wide = (tuple(_prepared(processor, [Image.new("RGB", size)]).shape[2:]) for size in ((48, 64), (64, 48)))
+    published = _Published(processor)
+    tall, wide = (published(Image.new("RGB", size)).shape[1:] for size in ((48, 64), (64, 48)))
     if tall != wide:
         raise ValueError(f"they come out of it in different sizes, {tall} and {wide}")
     return int(tall[0]), int(tall[1])

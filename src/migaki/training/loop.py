@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ import torch.distributed as dist
 
 from migaki.core.cache import set_aside
 from migaki.core.errors import DamagedError, NonFiniteError, StoppedError
-from migaki.core.parts import Example, Learner, ParameterGroup, Varied
+from migaki.core.parts import Example, Foreseeing, Learner, ParameterGroup, Varied
 from migaki.core.seeds import derive, generator
 from migaki.core.store import RunFolder, check_space, sweep, verify
 from migaki.core.types import Prediction, Row
@@ -80,16 +81,21 @@ def accumulate_gradients(
     parts with short answers. Returns NaN or Inf as it is; the caller decides.
     """
     weight = sum(example.weight for example in examples)
-    groups = learner.groups(examples, max(1, len(examples) // accumulate))
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    world = dist.get_world_size() if dist.is_initialized() else 1
     total = 0.0
-    for group in groups[rank::world]:
+    for group in _own_groups(learner, examples, accumulate):
         loss = learner.loss([examples[i] for i in group], label_smoothing)
         (loss / weight).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     if world > 1:
         total = _add_over_processes(learner.parameter_groups(), total)
     return total
+
+
+def _own_groups(learner: Learner, examples: Sequence[Example], accumulate: int) -> list[list[int]]:
+    """What this process computes of a step, in order."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return learner.groups(examples, max(1, len(examples) // accumulate))[rank::world]
 
 
 def _add_over_processes(groups: Sequence[ParameterGroup], total: float) -> float:
@@ -177,7 +183,8 @@ def fit(
         )
         try:
             monitor.start(progress.total_steps, progress.step)
-            reason = loop.run_steps()
+            with loop.reading_ahead():
+                reason = loop.run_steps()
         finally:
             monitor.stop()
             loop.let_move(max(group.from_epoch for group in groups))
@@ -284,8 +291,8 @@ class _Loop:
     progress: Progress
     per_epoch: int
     saved_at_s: float = field(default_factory=time.monotonic)
-    drawn: tuple[int, np.ndarray] | None = None
-    """Of the present epoch: its number, and its rows before they are put in order."""
+    drawn: dict[int, np.ndarray] = field(default_factory=dict)
+    """Of the newest two epochs that were asked for: the rows before they are put in order."""
 
     def run_steps(self) -> str:
         progress, patience = self.progress, self.training.early_stopping
@@ -354,7 +361,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         numbers = self._numbers(progress.step)
-        examples = [self._example(int(number), progress.step // self.per_epoch) for number in numbers]
+        examples = self._examples(numbers, progress.step)
         self.learner.train_mode(training.dropout)
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = accumulate_gradients(self.learner, examples, training.label_smoothing, training.accumulate)
@@ -402,15 +409,31 @@ class _Loop:
         if not self.training.resample:
             return numbers
         epoch = step // self.per_epoch
-        if self.drawn is None or self.drawn[0] != epoch:
-            self.drawn = epoch, resampled(self.strata, self.training.resample, self.seed, epoch)
-        return np.asarray(self.drawn[1][numbers])
+        if epoch not in self.drawn:
+            # Reading ahead is in the next epoch while a step is still in this one.
+            kept = dict(list(self.drawn.items())[-1:])
+            self.drawn = {**kept, epoch: resampled(self.strata, self.training.resample, self.seed, epoch)}
+        return np.asarray(self.drawn[epoch][numbers])
+
+    def _examples(self, numbers: np.ndarray, step: int) -> list[Example]:
+        return [self._example(int(number), step // self.per_epoch) for number in numbers]
+
+    def reading_ahead(self) -> AbstractContextManager[None]:
+        """Inside, a learner that reads files may know which come next."""
+        return self.learner.ahead(self._coming()) if isinstance(self.learner, Foreseeing) else nullcontext()
+
+    def _coming(self) -> Iterator[Example]:
+        """What this process is going to compute from here on, in order."""
+        for step in range(self.progress.step, self.progress.total_steps):
+            examples = self._examples(self._numbers(step), step)
+            for group in _own_groups(self.learner, examples, self.training.accumulate):
+                yield from (examples[i] for i in group)
 
     def _example(self, number: int, epoch: int) -> Example:
         """Row `number` as epoch `epoch` sees it: a function of (seed, epoch, row), whoever computes it and when."""
         example = self.train[number]
         if isinstance(self.learner, Varied):
-            example = self.learner.varied(example, number, epoch)
+            example = self.learner.varied(example, number, epoch, self.train)
         if not self.training.mask_tokens:
             return example
         randomness = generator(self.seed, "mask", epoch, number)
