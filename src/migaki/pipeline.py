@@ -56,8 +56,6 @@ def train(
         UsageError: recipe, data or model cannot be used, or the run to resume is not one of them; no run was made.
         RunError: the run was started and failed; its folder says why.
     """
-    monitor = monitor or Monitor()
-    forget_peak()
     recipe = _as_recipe(recipe)
     with workers(recipe.training.workers):
         return _trained(recipe, Path(runs), monitor or Monitor(), new, resume, reuse)

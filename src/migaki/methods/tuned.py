@@ -141,7 +141,7 @@ class TunedLearner:
     def varies(self) -> str:
         return getattr(self.network, "varies", "never")
 
-    def varied(self, example: Example, number: int, epoch: int) -> Example:
+    def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
         if self.varies == "never":
             return example
         example = self.network.varied(example, number, epoch)
