@@ -8,8 +8,9 @@ from transformers.audio_utils import mel_filter_bank, spectrogram
 
 import migaki
 from migaki.core.errors import DamagedError, RecipeError
+from migaki.data.bands import _triangles, band_levels
 from migaki.methods import Spectrum
-from migaki.methods.bands import BandLearner, _triangles, band_levels
+from migaki.methods.bands import BandLearner
 from migaki.recipe import Recipe
 from migaki.tasks import ClassifyImage
 from odd_sounds import RATE_HZ, tone

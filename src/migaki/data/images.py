@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migaki.data.exhibits import Exhibit, image_exhibit
 from migaki.data.likeness import difference_hash
 from migaki.data.media import Look
 
@@ -31,6 +32,8 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _MOST_PIXELS = 100_000_000
 _LOOKED_AT = 256
 """Longer side, in pixels, of the copy on which brightness and sharpness are measured."""
+_DRAFT = 192
+"""Pixels a side from which a thumbnail is made, where a format gives smaller copies for less work."""
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}
 _ENDLESS = {"I", "F"}
 
@@ -77,6 +80,15 @@ class _Images:
             "sharpness": round(_sharpness(luma_HW), 6),
         }
         return Look(traits, remarks, difference_hash(small))
+
+    def show(self, path: Path) -> Exhibit:
+        """Its thumbnail. Raises ValueError with the reason where it cannot be used."""
+        with _opened(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            width, height = (image.height, image.width) if turned else image.size
+            # A JPEG of millions of pixels is decoded at an eighth of its size, in an instant.
+            image.draft(None, (_DRAFT, _DRAFT))
+            return image_exhibit(_converted(image), width, height)
 
 
 IMAGES = _Images()

@@ -20,6 +20,7 @@ from migaki.core.codec import nearest
 from migaki.core.store import file_sha256, read_json
 from migaki.core.types import Finding, LabelledMedia, Media, Row
 from migaki.data.columns import check_named, guess, label_of, need_roles, text_in
+from migaki.data.exhibits import Exhibit
 from migaki.data.folders import folder_table
 from migaki.data.sources import Table, read_records
 
@@ -82,6 +83,10 @@ class MediaKind(Protocol):
 
     def look(self, path: Path) -> Look:
         """Read the whole file once. Raises ValueError with the reason where it is not whole or not of this kind."""
+        ...
+
+    def show(self, path: Path) -> Exhibit:
+        """It as a page shows it. Raises ValueError where it cannot be read."""
         ...
 
 
