@@ -98,9 +98,10 @@ def main() -> int:
     (work / "runs").mkdir()
     encoder = models_of()["encoder"]
     workers, cores = arguments.workers, _cores()
-    each = str(arguments.peer_trials // 2 // workers)
-    peer = [str(PEERS), str(HERE / "side_optuna.py"), str(data), str(work / "study.db"), each, encoder]
+    study = [str(PEERS), str(HERE / "side_optuna.py"), str(data), str(work / "study.db")]
+    peer = [*study, str(arguments.peer_trials // 2 // workers), encoder]
     own = [str(OURS), str(HERE / "search.py"), str(data), "--side", "migaki", "--workers", str(workers)]
+    timed([*study, "0", encoder], cores)  # two processes would both create the tables
     speeds, peer_s = [calibrate()], 0.0
     seconds, half = timed(peer, cores // workers, workers)
     peer_s += seconds

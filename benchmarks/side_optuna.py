@@ -101,7 +101,8 @@ def main(folder: Path, study_file: Path, trials: int, model_path: str) -> None:
     )
     study.optimize(objective, n_trials=trials)
     states = [trial.state.name for trial in study.trials]
-    print(json.dumps({"best": study.best_value, "trials": len(states), "pruned": states.count("PRUNED")}))
+    values = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
+    print(json.dumps({"best": max(values, default=None), "trials": len(states), "pruned": states.count("PRUNED")}))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
