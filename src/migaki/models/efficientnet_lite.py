@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from migaki.models.convolutions import normed
+
 __all__ = ["LITE0", "EfficientNetLiteConfig", "EfficientNetLiteModel"]
 
 LITE0 = (
@@ -29,6 +31,7 @@ LITE0 = (
     (3, 1, 6, 320, 1),
 )
 """Of each stage of the smallest one: kernel, stride of its first block, expansion, channels, blocks."""
+_RELU6 = (0.0, 6.0)
 
 
 class EfficientNetLiteConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -44,12 +47,16 @@ class EfficientNetLiteConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 class _SamePadded(nn.Conv2d):
     """A convolution whose output is as large as its input over its stride; an odd row of zeros goes below and to the right."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
+    def sides(self, x_BCHW: torch.Tensor) -> list[int]:
+        """Zeros to the left and to the right, above and below."""
         sides = []
-        for size, kernel, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+        for size, kernel, stride in zip(x_BCHW.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             sides += [missing // 2, missing - missing // 2]
-        return super().forward(F.pad(input, sides))
+        return sides
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
+        return super().forward(F.pad(input, self.sides(input)))
 
 
 class _Block(nn.Module):
@@ -69,9 +76,9 @@ class _Block(nn.Module):
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         h_BCHW = x_BCHW
         if self.expand is not None and self.expand_norm is not None:
-            h_BCHW = F.relu6(self.expand_norm(self.expand(h_BCHW)))
-        h_BCHW = F.relu6(self.depthwise_norm(self.depthwise(h_BCHW)))
-        out_BCHW: torch.Tensor = self.project_norm(self.project(h_BCHW))
+            h_BCHW = normed(self.expand, self.expand_norm, h_BCHW, _RELU6)
+        h_BCHW = normed(self.depthwise, self.depthwise_norm, h_BCHW, _RELU6)
+        out_BCHW = normed(self.project, self.project_norm, h_BCHW)
         return x_BCHW + out_BCHW if self.adds else out_BCHW
 
 
@@ -98,11 +105,11 @@ class EfficientNetLiteModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def begin(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """What enters the first block."""
-        return F.relu6(self.stem_norm(self.stem(pixels_BCHW)))
+        return normed(self.stem, self.stem_norm, pixels_BCHW, _RELU6)
 
     def end(self, h_BCHW: torch.Tensor) -> torch.Tensor:
         """The last feature map, of what came out of the last block."""
-        return F.relu6(self.top_norm(self.top(h_BCHW)))
+        return normed(self.top, self.top_norm, h_BCHW, _RELU6)
 
     def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
         h_BCHW = self.begin(pixel_values)
