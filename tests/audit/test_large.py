@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from array import array
 
 import pyarrow as pa
 import pytest
 
+from migaki.audit.large import _Counts, _equal, _Lines
 from migaki.cli import main
-from migaki.core.types import Record
+from migaki.core.types import Labelled, Place, Record, Row
 from migaki.data import read_records
 from migaki.data.streaming import iter_records
 
@@ -92,9 +94,43 @@ def test_what_cannot_be_used_is_refused_with_its_line(tmp_path, capsys, everythi
     assert re.search(words, capsys.readouterr().err.replace("\n", " "))
 
 
+def test_equal_hashes_are_paired_in_the_order_of_a_sort(monkeypatch):
+    """Three of one value are two pairs, each with the one before it; parts of the values are gone through in order."""
+    hashes = array("Q", [1 << 63, 7, (1 << 64) - 1, 7, 1 << 63, 9, 7, (1 << 64) - 1])
+    found = [pair for earlier, later in _equal(hashes) for pair in zip(earlier.tolist(), later.tolist())]
+    assert found == [(1, 3), (3, 6), (0, 4), (2, 7)]
+
+
+def test_the_line_of_a_row_is_known_behind_blank_lines_and_rows_of_several_lines():
+    stand = [2, 3, 4, 9, 10, 12, 30, 31]
+    lines = _Lines()
+    for line in stand:
+        lines.add(line)
+    assert [lines[row] for row in range(len(stand))] == stand
+
+
+@pytest.mark.parametrize(("rows", "characters", "kept"), [(4, 1 << 20, range(0, 24, 4)), (100, 70, range(0, 24, 4))])
+def test_a_sample_is_thinned_evenly_where_it_has_too_many_rows_or_too_much_text(monkeypatch, rows, characters, kept):
+    """24 texts of 10 characters: more than twice 4 rows, or more than 70 characters, and every second one goes."""
+    monkeypatch.setattr("migaki.audit.large._SAMPLE", rows)
+    monkeypatch.setattr("migaki.audit.large._SAMPLE_CHARACTERS", characters)
+    counts = _Counts()
+    for i in range(24):
+        counts.add(Row(Place("x", i + 1), Labelled(f"text {i:05}", "a")))
+    assert [text for _, text in counts.sample] == [f"text {i:05}" for i in kept]
+
+
+def test_lengths_are_those_of_the_sorted_texts():
+    counts = _Counts()
+    for n in (5, 1, 9, 2, 5, 8):
+        counts.add(Row(Place("x", 1), Labelled("a" * n, "a")))
+    # Sorted: 1 2 5 5 8 9; half of six is the fourth, 0.95 of six the sixth.
+    assert [counts.length_at(share) for share in (0.0, 0.5, 0.95, 1.0)] == [1, 5, 9, 9]
+
+
 @pytest.mark.slow
 def test_two_gigabytes_are_checked_in_half_a_gigabyte_of_memory(tmp_path):
-    """Ten minutes or less: 2 GB of JSON lines, and the most memory that the process had."""
+    """Some minutes: 2 GB of JSON lines, and the most memory that the process had."""
     path = tmp_path / "large.jsonl"
     filler = " ".join(f"word{i}" for i in range(60))
     size, number = 0, 0

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from migaki.data.duplicates import clusters, compared_form, jaccard, near_pairs
+from migaki.data.duplicates import clusters, compared_form, jaccard, near_earlier, near_pairs
 
 SENTENCE = "the printer does not print my screen is black where is my parcel I want to change the address"
 WORDS = SENTENCE.split()
@@ -60,6 +60,22 @@ def test_japanese_texts_are_compared_by_characters():
 
 def test_a_thousand_copies_are_paired_with_the_first_only():
     assert len(near_pairs(["the same"] * 1000, 0.8)) == 999
+
+
+def test_pairs_text_by_text_are_those_that_are_given_at_once():
+    rows = [*texts(60, 2), *texts(60, 2)[:20]]
+    found = {(int(i), j): share for j, earlier, shares in near_earlier(rows, 0.7) for i, share in zip(earlier, shares)}
+    assert found == {(i, j): share for i, j, share in near_pairs(rows, 0.7)}
+    assert len(found) >= 25
+
+
+def test_of_many_texts_that_are_all_alike_each_has_the_first_ones_beside_it():
+    """A thousand of them are half a million pairs, of which no more is held at once than those of one text."""
+    rows = [f"{SENTENCE} {i}" for i in range(1000)]
+    counts = {j: len(earlier) for j, earlier, _ in near_earlier(rows, 0.8)}
+    assert counts[100] == 100
+    assert max(counts.values()) < 1000
+    assert len(counts) == 999
 
 
 def test_no_texts_and_empty_texts_are_no_pairs_of_others():

@@ -46,3 +46,15 @@ def test_findings_stand_in_order_and_never_overlap():
     found = find_personal("〒150-0001 a@b.jp 03-1234-5678, 4111-1111-1111-1111")
     assert [p.kind for p in found] == ["postcode_ja", "email", "phone", "card"]
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    "number", ["03-1234-5678", "+81 (3) 12 34", "〒\u3000150-0001", "123456789018", "4111 1111 1111 1111"]
+)
+def test_a_number_is_found_wherever_it_stands(number):
+    (alone,) = find_personal(number)
+    for before, behind in (("call ", "!"), ("1 2 3, ", " (1)x"), ("12345678x", "x12345678"), ("\n- ", "\n- 12345a")):
+        shifted = [
+            (p.kind, p.start - len(before), p.end - len(before)) for p in find_personal(before + number + behind)
+        ]
+        assert (alone.kind, alone.start, alone.end) in shifted

@@ -4,17 +4,18 @@ Two texts are near duplicates where their sets of 3-grams overlap by the given s
 the resemblance and containment of documents"; banding as in Leskovec et al., Mining of Massive Datasets, 3.4.
 """
 
-# Shapes: N texts, G 3-grams of all texts in line, H hash functions
+# Shapes: N texts, A texts that come before one of them, G 3-grams of all texts in line, V distinct ones, H hash functions
 
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
+from array import array
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["clusters", "compared_form", "copy_form", "jaccard", "near_pairs"]
+__all__ = ["clusters", "compared_form", "copy_form", "jaccard", "near_earlier", "near_pairs"]
 
 _GRAM = 3
 _HASHES, _BAND = 128, 4
@@ -69,22 +70,31 @@ def near_pairs(texts: Sequence[str], threshold: float) -> list[tuple[int, int, f
         texts: N texts.
         threshold: 0..1; below 0.7 pairs may be missed.
     """
+    return sorted(
+        (earlier, number, share)
+        for number, earlier_A, share_A in near_earlier(texts, threshold)
+        for earlier, share in zip(earlier_A.tolist(), share_A.tolist(), strict=True)
+    )
+
+
+def near_earlier(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The pairs of `near_pairs` text by text, so that not all of them are held at once: j, all its i rising (A,), and their
+    Jaccard (A,). Texts without a pair are left out; of the others each comes once, in no promised order."""
     first: dict[str, int] = {}
-    twins, distinct = [], []
+    distinct = []
     for number, text in enumerate(texts):
-        form = compared_form(text)
-        earlier = first.setdefault(form, number)
+        earlier = first.setdefault(compared_form(text), number)
         if earlier == number:
             distinct.append(number)
         else:
-            twins.append((earlier, number, 1.0))
-    grams = [_grams(texts[i]) for i in distinct]
-    found = []
-    for a, b in _candidates(grams):
-        share = len(grams[a] & grams[b]) / len(grams[a] | grams[b])
-        if share >= threshold:
-            found.append((distinct[a], distinct[b], share))
-    return sorted([*found, *twins])
+            yield number, np.array([earlier]), np.ones(1)
+    of_distinct = _Grams([texts[i] for i in distinct])
+    number_of_N = np.array(distinct, dtype=np.int64)
+    for number, earlier_A in _candidates(of_distinct):
+        share_A = of_distinct.shares(number, earlier_A)
+        near_A = share_A >= threshold
+        if near_A.any():
+            yield distinct[number], number_of_N[earlier_A[near_A]], share_A[near_A]
 
 
 def clusters(n: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -107,41 +117,90 @@ def clusters(n: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     return np.array([top(i) for i in range(n)], dtype=np.int64)
 
 
-def _candidates(grams: Sequence[set[str]]) -> Iterator[tuple[int, int]]:
-    """Pairs of texts with an equal band of minima."""
-    if not grams:
-        return
-    minima_NH = _minima(grams)
-    seen: set[tuple[int, int]] = set()
-    for at in range(0, _HASHES, _BAND):
-        buckets: dict[bytes, list[int]] = defaultdict(list)
-        for number, band in enumerate(np.ascontiguousarray(minima_NH[:, at : at + _BAND])):
-            bucket = buckets[band.tobytes()]
-            for other in bucket[:_LARGEST_BUCKET]:
-                if (other, number) not in seen:
-                    seen.add((other, number))
-                    yield other, number
-            bucket.append(number)
+class _Grams:
+    """The sets of 3-grams of N texts, as numbers in one line: sets of strings would take fifty times the memory."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        number_of: dict[str, int] = {}
+        line, ends = array("i"), [0]
+        for text in texts:
+            line.extend([number_of.setdefault(gram, len(number_of)) for gram in sorted(_grams(text))])
+            ends.append(len(line))
+        self.line_G = np.frombuffer(line, dtype=np.int32) if line else np.zeros(0, dtype=np.int32)
+        self.ends_N = np.array(ends)
+        """Where each text begins and the one before it ends."""
+        self.sizes_N = np.diff(self.ends_N)
+        self.distinct = len(number_of)
+        self._of = [self.line_G[start:end] for start, end in pairwise(ends)]
+        self._marked_V = np.zeros(self.distinct, dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def shares(self, number: int, others_A: np.ndarray) -> np.ndarray:
+        """The Jaccard of one text and others, (A,)."""
+        sizes_A = self.sizes_N[others_A]
+        others_G = np.concatenate([self._of[other] for other in others_A.tolist()])
+        self._marked_V[self._of[number]] = 1
+        shared_A = np.add.reduceat(self._marked_V[others_G], np.cumsum(sizes_A) - sizes_A, dtype=np.int64)
+        self._marked_V[self._of[number]] = 0
+        found_A: np.ndarray = shared_A / (sizes_A + self.sizes_N[number] - shared_A)
+        return found_A
 
 
-def _minima(grams: Sequence[set[str]]) -> np.ndarray:
-    """The smallest value of each hash function over the 3-grams of each text, (N, H)."""
-    number_of: dict[str, int] = {}
-    line_G = np.array(
-        [number_of.setdefault(g, len(number_of)) for found in grams for g in sorted(found)], dtype=np.int64
-    )
-    starts_N = np.cumsum([0, *map(len, grams)])
+def _candidates(grams: _Grams) -> Iterator[tuple[int, np.ndarray]]:
+    """Each text that has an equal band of minima with earlier ones, and these, rising (A,)."""
+    n = len(grams)
+    bands = [_Band(minima_N4) for minima_N4 in _minima_by_band(grams)] if n else []
+    found_N = np.zeros(n, dtype=bool)
+    for number in range(n):
+        for band in bands:
+            found_N[band.before(number)] = True
+        earlier_A = np.flatnonzero(found_N[:number])
+        if len(earlier_A):
+            found_N[earlier_A] = False
+            yield number, earlier_A
+
+
+class _Band:
+    """Which texts are equal in one band of minima."""
+
+    def __init__(self, minima_N4: np.ndarray) -> None:
+        high_N, low_N = (
+            minima_N4[:, at].astype(np.int64) << 32 | minima_N4[:, at + 1].astype(np.int64) for at in (0, 2)
+        )
+        # Stable: in each bucket the texts are in order.
+        order_N = np.lexsort((low_N, high_N))
+        begins_N = np.ones(len(order_N), dtype=bool)
+        begins_N[1:] = (np.diff(high_N[order_N]) != 0) | (np.diff(low_N[order_N]) != 0)
+        at_N = np.arange(len(order_N))
+        starts_N = np.maximum.accumulate(np.where(begins_N, at_N, 0))
+        self._order_N = order_N.astype(np.int32)
+        self._from, self._to = np.empty((2, len(order_N)), dtype=np.int32)
+        self._from[order_N] = starts_N
+        self._to[order_N] = np.minimum(at_N, starts_N + _LARGEST_BUCKET)
+
+    def before(self, number: int) -> np.ndarray:
+        """The texts in the bucket of this one that come before it, of many the first ones."""
+        return self._order_N[self._from[number] : self._to[number]]
+
+
+def _minima_by_band(grams: _Grams) -> Iterator[np.ndarray]:
+    """The smallest value of each hash function over the 3-grams of each text, a band after another, (N, 4)."""
+    starts_N, n = grams.ends_N, len(grams)
     dice = np.random.default_rng(0)
     # Universal hashing (Carter and Wegman 1979) of numbers drawn at random; products stay below 2^62, so nothing overflows.
-    numbers_V = dice.integers(0, _PRIME, max(len(number_of), 1), dtype=np.int64)
+    numbers_V = dice.integers(0, _PRIME, max(grams.distinct, 1), dtype=np.int64)
     a_H, b_H = dice.integers(1, _PRIME, _HASHES, dtype=np.int64), dice.integers(0, _PRIME, _HASHES, dtype=np.int64)
-    values_VH = ((numbers_V[:, None] * a_H + b_H) % _PRIME).astype(np.int32)
-    found_NH = np.empty((len(grams), _HASHES), dtype=np.int32)
-    at = 0
-    while at < len(grams):
-        end = int(np.searchsorted(starts_N, starts_N[at] + _AT_ONCE, side="right")) - 1
-        end = max(end, at + 1)
-        some_GH = values_VH[line_G[starts_N[at] : starts_N[end]]]
-        found_NH[at:end] = np.minimum.reduceat(some_GH, starts_N[at:end] - starts_N[at], axis=0)
-        at = end
-    return found_NH
+    for first in range(0, _HASHES, _BAND):
+        band = slice(first, first + _BAND)
+        values_V4 = ((numbers_V[:, None] * a_H[band] + b_H[band]) % _PRIME).astype(np.int32)
+        minima_N4 = np.empty((n, _BAND), dtype=np.int32)
+        at = 0
+        while at < n:
+            end = int(np.searchsorted(starts_N, starts_N[at] + _AT_ONCE, side="right")) - 1
+            end = max(end, at + 1)
+            some_G4 = values_V4[grams.line_G[starts_N[at] : starts_N[end]]]
+            minima_N4[at:end] = np.minimum.reduceat(some_G4, starts_N[at:end] - starts_N[at], axis=0)
+            at = end
+        yield minima_N4

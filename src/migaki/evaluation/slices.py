@@ -39,7 +39,7 @@ def script_of(text: str) -> Script:
     >>> [script_of(text) for text in ("Größe 12", "画面が真っ暗です。", "Windowsが起動しない", "12:30!", "привет")]
     ['latin', 'japanese', 'mixed', 'other', 'other']
     """
-    latin, japanese = _LATIN.search(text), _JAPANESE.search(text)
+    latin, japanese = _LATIN.search(text), not text.isascii() and _JAPANESE.search(text)
     if latin and japanese:
         return "mixed"
     return "latin" if latin else "japanese" if japanese else "other"
