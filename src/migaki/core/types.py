@@ -319,6 +319,14 @@ class Turn:
     content: str
 
 
+def _turns_json(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def _turns_mapped(turns: Sequence[Turn], change: Callable[[str], str]) -> tuple[Turn, ...]:
+    return tuple(Turn(turn.role, change(turn.content)) for turn in turns)
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages in order; what the assistant says is what is learned."""
@@ -334,39 +342,33 @@ class Conversation:
         return None
 
     def as_json(self) -> dict[str, Any]:
-        return {"messages": [{"role": turn.role, "content": turn.content} for turn in self.turns]}
+        return {"messages": _turns_json(self.turns)}
 
     def mapped(self, change: Callable[[str], str]) -> Conversation:
-        return Conversation(tuple(Turn(turn.role, change(turn.content)) for turn in self.turns))
-
-
-def _turns_json(turns: Sequence[Turn]) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
-
-
-def _turns_mapped(turns: Sequence[Turn], change: Callable[[str], str]) -> tuple[Turn, ...]:
-    return tuple(Turn(turn.role, change(turn.content)) for turn in turns)
-
-
-def _asked(turns: Sequence[Turn]) -> str:
-    return "\n".join(turn.content for turn in turns if turn.role == "user")
+        return Conversation(_turns_mapped(self.turns, change))
 
 
 @dataclass(frozen=True, slots=True)
-class Preferred:
-    """A conversation up to the user's last message, and two answers of which one is better."""
+class _Asked:
+    """A conversation up to the user's last message, behind which answers are compared or judged."""
 
     prompt: tuple[Turn, ...]
-    chosen: str
-    rejected: str
 
     @property
     def text(self) -> str:
         """All that the user says."""
-        return _asked(self.prompt)
+        return "\n".join(turn.content for turn in self.prompt if turn.role == "user")
 
     def key(self) -> str:
         return json.dumps(_turns_json(self.prompt), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Preferred(_Asked):
+    """A conversation up to the user's last message, and two answers of which one is better."""
+
+    chosen: str
+    rejected: str
 
     def stratum(self) -> str | None:
         return None
@@ -379,20 +381,11 @@ class Preferred:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(_Asked):
     """A conversation up to the user's last message, an answer, and whether somebody found it good."""
 
-    prompt: tuple[Turn, ...]
     answer: str
     good: bool
-
-    @property
-    def text(self) -> str:
-        """All that the user says."""
-        return _asked(self.prompt)
-
-    def key(self) -> str:
-        return json.dumps(_turns_json(self.prompt), ensure_ascii=False)
 
     def stratum(self) -> str | None:
         return "good" if self.good else "bad"

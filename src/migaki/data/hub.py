@@ -3,6 +3,8 @@ for, so no code of a data set ever runs or reaches the disk."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def _snapshot(source: str, name: str, config: str, split: str) -> Path:
     """The folder of the files: from the local cache of the hub where they are there, else fetched."""
     try:
         from huggingface_hub import list_repo_files, snapshot_download
-        from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
         raise DataError(
             f"{source}: data sets of the hub need huggingface_hub. Get it with: pip install huggingface_hub"
@@ -52,14 +54,22 @@ def _snapshot(source: str, name: str, config: str, split: str) -> Path:
             return folder
     except LocalEntryNotFoundError:
         pass
-    try:
+    with _told(source, name):
         names = [file.rsplit("/", 1)[0] for file in list_repo_files(name, **how) if file.endswith(".parquet")]
-        if f"{config}/{split}" not in names:
-            known = ", ".join(f"hf:{name}/{there}" for there in dict.fromkeys(names))
-            raise DataError(f"{source}: the data set has no such split. Name one of {known}.")
+    if f"{config}/{split}" not in names:
+        known = ", ".join(f"hf:{name}/{there}" for there in dict.fromkeys(names))
+        raise DataError(f"{source}: the data set has no such split. Name one of {known}.")
+    with _told(source, name):
         return Path(snapshot_download(name, **how, allow_patterns=wanted, etag_timeout=5))
-    except DataError:
-        raise
+
+
+@contextmanager
+def _told(source: str, name: str) -> Iterator[None]:
+    """Whatever the hub refuses inside, as what the user can do about it."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        yield
     except GatedRepoError:
         raise DataError(f"{source} is gated: accept its terms on the hub, then log in with `hf auth login`.") from None
     except RepositoryNotFoundError:
