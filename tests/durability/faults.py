@@ -26,12 +26,13 @@ import torch
 
 import migaki
 from migaki.training.checkpoint import checkpoint_folders
+from pictures import save_image_model, write_images
 from sentences import several_rows, tagged_rows
 from tiny import chat_rows, labelled_rows, save_decoder, save_encoder, write_rows
 
 WORKLOADS = (
     *("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen", "decoder-reft"),
-    *("encoder-tags", "encoder-several"),
+    *("encoder-tags", "encoder-several", "image-full"),
 )
 _TIMES = ("seconds", "train_seconds", "peak_bytes", "latency_p50_s", "latency_p95_s")
 
@@ -45,6 +46,8 @@ def prepare(folder: Path) -> Path:
     write_rows(folder / "several.jsonl", several_rows(72))
     write_rows(folder / "chats.jsonl", chat_rows(40))
     write_rows(folder / "general.jsonl", chat_rows(60)[40:])
+    write_images(folder / "images", 36)
+    save_image_model(folder / "image", "lite")
     return folder
 
 
@@ -84,6 +87,24 @@ def recipe(workload: str, folder: Path) -> dict[str, Any]:
             "data": data,
             "method": "full",
             "training": {**training, "dropout": None},
+        }
+    if workload == "image-full":
+        # Images are read by two processes of their own, ahead of the steps and in every way altered.
+        augment = {
+            "crop": 0.6,
+            "flip": True,
+            "colour": 0.2,
+            "policy": {"changes": 2},
+            "erase": {"chance": 0.5},
+            "mixup": {"alpha": 0.8, "chance": 0.4},
+            "cutmix": {"chance": 0.4},
+        }
+        return {
+            "task": {"kind": "classify_image", "head": "random", "augment": augment},
+            "model": str(folder / "image"),
+            "data": {"train": str(folder / "images")},
+            "method": "full",
+            "training": {**training, "resample": 0.5, "workers": 2},
         }
     kind = workload.removeprefix("decoder-")
     return {
@@ -191,27 +212,43 @@ def killed_run(
     return hits, odd
 
 
+def left_behind(folder: Path) -> list[int]:
+    """Processes that were started for a training of this folder and are still there, although nothing is trained now."""
+    mark, found = f"MIGAKI_CACHE={folder / 'cache'}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(process.name) != os.getpid() and mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue  # it has ended in between, or is somebody else's
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="kills that hit, over all workloads (default: 200)")
     parser.add_argument("--each", type=int, default=4, help="kills of one run before it is left to finish (default: 4)")
+    parser.add_argument("--only", choices=WORKLOADS, action="append", help="this workload, not all of them")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     folder = prepare(Path(tempfile.mkdtemp(prefix="migaki-faults-")))
     os.environ["MIGAKI_CACHE"] = str(folder / "cache")
-    references = {workload: Undisturbed(workload, folder) for workload in WORKLOADS}
-    hits, runs, odd = dict.fromkeys(WORKLOADS, 0), 0, 0
+    workloads = arguments.only or WORKLOADS
+    references = {workload: Undisturbed(workload, folder) for workload in workloads}
+    hits, runs, odd = dict.fromkeys(workloads, 0), 0, 0
     while sum(hits.values()) < arguments.kills:
-        workload = WORKLOADS[runs % len(WORKLOADS)]
+        workload = workloads[runs % len(workloads)]
         hit, differing = killed_run(workload, folder, references[workload], arguments.each, dice)
         hits[workload] += hit
         runs += 1
         if differing:
             odd += 1
             print(f"{workload}: {differing} differ", flush=True)
-    print(json.dumps({"kills": hits, "runs": runs, "runs_that_differ": odd}))
-    return 1 if odd else 0
+    time.sleep(1)
+    left = left_behind(folder)
+    print(json.dumps({"kills": hits, "runs": runs, "runs_that_differ": odd, "processes_left_behind": len(left)}))
+    return 1 if odd or left else 0
 
 
 if __name__ == "__main__":
