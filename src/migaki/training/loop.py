@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -429,11 +430,16 @@ class _Loop:
             for group in _own_groups(self.learner, examples, self.training.accumulate):
                 yield from (examples[i] for i in group)
 
+    @functools.cached_property
+    def _varied(self) -> Varied | None:
+        """The learner, if it alters rows. Asked once: looking at a protocol takes as long as making an example."""
+        return self.learner if isinstance(self.learner, Varied) else None
+
     def _example(self, number: int, epoch: int) -> Example:
         """Row `number` as epoch `epoch` sees it: a function of (seed, epoch, row), whoever computes it and when."""
         example = self.train[number]
-        if isinstance(self.learner, Varied):
-            example = self.learner.varied(example, number, epoch, self.train)
+        if self._varied is not None:
+            example = self._varied.varied(example, number, epoch, self.train)
         if not self.training.mask_tokens:
             return example
         randomness = generator(self.seed, "mask", epoch, number)
