@@ -39,6 +39,10 @@ class Heard:
         """(B, T), True where a position exists."""
         return torch.arange(self.hidden_BTD.shape[1], device=self.hidden_BTD.device) < self.lengths_B[:, None]
 
+    def rows(self, numbers: Sequence[int]) -> Heard:
+        """Some of the recordings."""
+        return Heard(self.hidden_BTD[list(numbers)], self.lengths_B[list(numbers)])
+
     def mean(self) -> torch.Tensor:
         """(B, D), over the positions that exist."""
         real_BT1 = self.mask().unsqueeze(-1)
@@ -71,6 +75,11 @@ class Ear(Protocol):
 
     def positions(self, n_samples: int) -> int:
         """How many hidden vectors so many samples become."""
+        ...
+
+    def frames(self, n_samples: int) -> int:
+        """How many frames of the spectrogram tell of so many samples, and not of what they are filled up with; 0 where the
+        samples themselves are heard."""
         ...
 
     def entering(self, wave_N: np.ndarray) -> torch.Tensor:
@@ -157,11 +166,9 @@ class WhisperEar(_Blocks):
         return [self._encoder.conv1, self._encoder.conv2, self._encoder.embed_positions]
 
     def positions(self, n_samples: int) -> int:
-        return self._halved(self._frames(n_samples))
+        return self._halved(int(self._most_frames) if self._whole else self.frames(n_samples))
 
-    def _frames(self, n_samples: int) -> int:
-        if self._whole:
-            return int(self._most_frames)
+    def frames(self, n_samples: int) -> int:
         return min(max(n_samples, round(_SHORTEST_S * self.rate_hz)) // self._hop, int(self._most_frames))
 
     @staticmethod
@@ -244,6 +251,9 @@ class WaveEar(_Blocks):
             length = (length - kernel) // stride + 1
         return length
 
+    def frames(self, n_samples: int) -> int:
+        return 0
+
     def entering(self, wave_N: np.ndarray) -> torch.Tensor:
         """Samples (N,), brought to mean 0 and variance 1 where the model was trained so."""
         found = self._extractor(_filled_up(wave_N, self._shortest), sampling_rate=self.rate_hz, return_tensors="pt")
@@ -295,6 +305,11 @@ class PatchEar(_Blocks):
 
     def positions(self, n_samples: int) -> int:
         return self._positions
+
+    def frames(self, n_samples: int) -> int:
+        length, step = round(0.025 * self.rate_hz), round(0.01 * self.rate_hz)
+        n_samples = max(n_samples, round(_SHORTEST_S * self.rate_hz))
+        return int(min(1 + max(0, n_samples - length) // step, self._config.max_length))
 
     def entering(self, wave_N: np.ndarray) -> torch.Tensor:
         """Spectrogram (F, frames)."""

@@ -16,9 +16,9 @@ from migaki.core.parts import Example
 from migaki.core.store import file_sha256, read_json
 from migaki.core.types import Dataset, LabelledMedia, Media, Place, Row
 from migaki.data.audio import Waves
-from migaki.models.speech import ear_of
+from migaki.models.speech import Ear, ear_of
 from migaki.tasks.classifier import STATE_FILE, Classifier, labels_of_rows, start_head
-from migaki.tasks.hearing import Hearing, Sound
+from migaki.tasks.hearing import Hearing, Sound, Varying
 from migaki.tasks.lengths import check_seconds
 from migaki.training.tokens import Examples
 
@@ -38,20 +38,20 @@ _KNOWN_SPLITS = 4
 class AudioClassifier(Classifier):
     """Pooled features of the backbone through one linear layer to the logits of the label map."""
 
-    def __init__(self, base: Base, task: ClassifyAudio, labels: Sequence[str], class_weights: Sequence[float]) -> None:
+    def __init__(
+        self, base: Base, task: ClassifyAudio, labels: Sequence[str], class_weights: Sequence[float], seed: int = 0
+    ) -> None:
+        """`seed`: by which recordings are altered."""
         ear = ear_of(base.model, base.processor)
-        body = Hearing(base.model, ear, task.layers == "all", base.processor.to_json_string())
+        limit_s = _limit(task, ear, base.reference)
+        varying = Varying(task.augment, seed, round(limit_s * ear.rate_hz)) if task.augment else None
+        body = Hearing(base.model, ear, task.layers == "all", base.processor.to_json_string(), varying)
         super().__init__(base, labels, class_weights, body.n_features)
         self.backbone = cast(Any, base.model)
         self.processor = base.processor
         self.body, self.layers = body, task.layers
-        self.rate_hz = ear.rate_hz
-        if task.max_seconds and ear.longest_s and task.max_seconds > ear.longest_s:
-            raise ModelError(
-                f"task.max_seconds is {task.max_seconds:g}, but {base.reference} hears at most {ear.longest_s:g} s at once. "
-                "Lower it, and cut longer recordings into parts."
-            )
-        self.limit_s = task.max_seconds or ear.longest_s or _SECONDS_CAP
+        self.rate_hz, self.limit_s = ear.rate_hz, limit_s
+        self.varies = body.varies
         self.allow_truncated = task.allow_truncated
         self._focal_gamma = task.focal_gamma
         self._known: list[tuple[Sequence[Row], Waves]] = []
@@ -110,6 +110,9 @@ class AudioClassifier(Classifier):
     def made_by(self) -> list[str]:
         return [self.processor.to_json_string(), self.layers]
 
+    def varied(self, example: Example, number: int, epoch: int) -> Example:
+        return self.body.varied(cast(Sound, example), number, epoch)  # type: ignore[no-any-return]
+
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
         return Row(place, LabelledMedia(Media(text, file_sha256(Path(text))), label))
 
@@ -129,10 +132,20 @@ class AudioClassifier(Classifier):
         ]
 
 
+def _limit(task: ClassifyAudio, ear: Ear, reference: str) -> float:
+    """Seconds that are heard of a recording."""
+    if task.max_seconds and ear.longest_s and task.max_seconds > ear.longest_s:
+        raise ModelError(
+            f"task.max_seconds is {task.max_seconds:g}, but {reference} hears at most {ear.longest_s:g} s at once. "
+            "Lower it, and cut longer recordings into parts."
+        )
+    return task.max_seconds or ear.longest_s or _SECONDS_CAP
+
+
 def new_classifier(base: Base, task: ClassifyAudio, train: Dataset, seed: int) -> AudioClassifier:
     """A classifier whose label map is the sorted labels of the training rows, whatever order they come in."""
     labels, weights = labels_of_rows(train, task.class_weights)
-    network = AudioClassifier(base, task, labels, weights)
+    network = AudioClassifier(base, task, labels, weights, seed)
     start_head(network, task.head, train, seed)
     return network
 

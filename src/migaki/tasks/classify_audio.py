@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from migaki.core.parts import Role, Task
 from migaki.core.types import Dataset, Evaluation, Prediction
 from migaki.evaluation import classification, classification_scores
+from migaki.tasks.sound_augmentation import AugmentSound
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -36,6 +37,9 @@ class ClassifyAudio(Task):
     to mean 0 and variance 1, one behind the other, since lower layers know the sound and the voice, higher ones the words;
     last: what comes out of the model alone. Source: Yang et al. 2021, arXiv:2105.01051, section 3 (all layers, though
     added up); Pasad et al. 2021, arXiv:2107.04734 (what each layer knows)."""
+    augment: AugmentSound | None = None
+    """How recordings are altered at random in training: {noise_db: 15, shift_s: 0.2, time_masks: 2, band_masks: 2}; null: not
+    at all. Methods that take no steps hear every recording as it is."""
     head: Literal["centroid", "random"] = "centroid"
     """How the head starts: from the class means of the untrained features (a nearest-centroid classifier, so training
     begins where the frozen features already are), or from small random numbers."""

@@ -1,4 +1,4 @@
-"""A model that hears as the trunk of a classifier: which recordings are computed together, and what is kept of them below
+"""A model that hears as a trunk: which recordings are computed together, and what is kept of them below
 the trained part."""
 
 # Shapes: B batch, N samples, T positions, D hidden
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from torch import nn
 from migaki.core.parts import Example
 from migaki.models.speech import Ear, Heard
 from migaki.tasks.body import fingerprint_of, tokens_at_once
+from migaki.tasks.sound_augmentation import AugmentSound, SoundView
 from migaki.training.activations import Whole, activations_of
 from migaki.training.plan import token_groups
+from migaki.training.tokens import Examples
 
-__all__ = ["Hearing", "Sound"]
+__all__ = ["Hearing", "Sound", "Varying"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,27 @@ class Sound(Example):
 
     wave_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False)
     """Samples at the model's rate, without what lies behind the limit."""
+    start: int = 0
+    """Which sample of the recording the first of them is."""
 
     def key(self) -> bytes:
-        """Equal for equal recordings that are heard as far."""
-        return bytes.fromhex(self.row.content.media.sha256) + len(self.wave_N).to_bytes(8, "little")
+        """Equal for equal pieces of recordings that are heard in the same way."""
+        piece = b"".join(n.to_bytes(8, "little") for n in (self.start, len(self.wave_N)))
+        return bytes.fromhex(self.row.content.media.sha256) + piece + (repr(self.view).encode() if self.view else b"")
+
+
+@dataclass(frozen=True)
+class Varying:
+    """How recordings are altered in training, and by which seed."""
+
+    augment: AugmentSound
+    seed: int
+    longest: int
+    """Samples that the model hears at most."""
+
+    @property
+    def varies(self) -> Literal["in_views", "always"]:
+        return "in_views" if self.augment.views else "always"
 
 
 class Hearing:
@@ -41,13 +60,17 @@ class Hearing:
     use_flat = False
     edits: Any = None
 
-    def __init__(self, backbone: Any, ear: Ear, every_layer: bool, read_by: str) -> None:
+    def __init__(
+        self, backbone: Any, ear: Ear, every_layer: bool, read_by: str, varying: Varying | None = None
+    ) -> None:
         """
         Args:
             every_layer: whether each layer speaks, or the last one alone.
             read_by: settings of what makes numbers of a recording.
+            varying: how recordings are altered in training, if they are.
         """
         self.backbone, self.ear, self._every_layer, self._read_by = backbone, ear, every_layer, read_by
+        self._varying = varying
         self._cut = 0
         self._find: Callable[[Whole], np.ndarray | None] | None = None
 
@@ -79,7 +102,7 @@ class Hearing:
         lower, heard = kept or ([], self._embedded(sounds))
         cut = self._cut if kept else 0
         if not self._every_layer:
-            return self.ear.pooled(self.ear.finish(self.ear.blocks(heard, first=cut)))
+            return self.ear.pooled(self._finished(heard, cut))
         stages = [*lower]
         for later in self.ear.outputs(heard, first=cut):
             stages.append(self.ear.pooled(heard))
@@ -88,11 +111,49 @@ class Hearing:
         # Layers differ in size by far: unscaled the largest would speak alone.
         return torch.cat([nn.functional.layer_norm(stage_BD.float(), (self.width,)) for stage_BD in stages], 1)
 
+    def heard(self, sounds: Sequence[Sound]) -> Heard:
+        """What comes out of the model for each position of each recording."""
+        kept = self._kept(sounds)
+        return self._finished(kept[1], self._cut) if kept else self._finished(self._embedded(sounds), 0)
+
+    def _finished(self, heard: Heard, first: int) -> Heard:
+        return self.ear.finish(self.ear.blocks(heard, first=first))
+
     def _embedded(self, sounds: Sequence[Sound]) -> Heard:
         # Spectrograms are no work of the model: in a narrower format they would be worse, and numpy knows none.
         with torch.autocast("cpu", enabled=False):
-            entering = [self.ear.entering(sound.wave_N) for sound in sounds]
+            entering = [self._entering(sound) for sound in sounds]
         return self.ear.embed(entering)
+
+    def _entering(self, sound: Sound) -> torch.Tensor:
+        if sound.view is None:
+            return self.ear.entering(sound.wave_N)
+        assert isinstance(sound.view, SoundView)
+        if not self.ear.bands:
+            return self.ear.entering(sound.view.masked_samples(sound.wave_N))
+        mel_FT = self.ear.entering(sound.wave_N).numpy()
+        return torch.from_numpy(sound.view.masked_bands(mel_FT, self.ear.frames(len(sound.wave_N))))
+
+    # How recordings are altered
+
+    @property
+    def varies(self) -> str:
+        return self._varying.varies if self._varying else "never"
+
+    def varied(self, sound: Sound, number: int, epoch: int) -> Sound:
+        """The recording of row `number` as epoch `epoch` hears it."""
+        if self._varying is None:
+            return sound
+        view = self._varying.augment.draw(self._varying.seed, number, epoch)
+        wave_N = view.of(sound.wave_N, self.ear.rate_hz, self._varying.longest)
+        return replace(sound, view=view, wave_N=wave_N, size=self.ear.positions(len(wave_N)))
+
+    def _views(self, sounds: Sequence[Example]) -> Sequence[Example]:
+        """Every way in which the recordings are going to be heard, the whole of one way after the other."""
+        if self._varying is None or not sounds:
+            return sounds
+        n, n_views = len(sounds), self._varying.augment.views or 1
+        return Examples(n * n_views, lambda i: self.varied(self._sound(sounds[i % n]), i % n, i // n))
 
     # What is kept below the first trained block
 
@@ -132,7 +193,10 @@ class Hearing:
             *made_by,
         ]
         kept = []
-        for sounds in (train, valid()):
+        heard = self._views(train)
+        # A view among several is heard in every so many epochs only.
+        passes = passes * len(train) // max(1, len(heard))
+        for sounds in (heard, valid()):
             groups = token_groups([len(e) for e in sounds])
             compute = functools.partial(self.below, sounds, cut, groups)
             rows = [self._whole(self._sound(e), cut) for e in sounds]
