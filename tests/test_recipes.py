@@ -39,6 +39,12 @@ def test_a_recipe_trains_on_rows_of_its_task_and_leaves_a_report(path, tiny_enco
         recordings = write_recordings(tmp_path / "recordings", 36)
         rows = [{"file": row["file"], "label": row["label"]} for row in recordings]
         models["audio"] = save_whisper(tmp_path / "model")
+    if task.base_role == "speech":
+        from tiny_speech import save_whisper, write_recordings
+
+        recordings = write_recordings(tmp_path / "recordings", 36)
+        rows = [{"file": row["file"], "text": row["text"]} for row in recordings]
+        models["speech"] = save_whisper(tmp_path / "model")
     settings = {
         "model": models[task.base_role],
         "data.train": json.dumps(rows, ensure_ascii=False),
@@ -47,6 +53,8 @@ def test_a_recipe_trains_on_rows_of_its_task_and_leaves_a_report(path, tiny_enco
         "training.epochs": 1,
         "training.max_steps": 2,
     }
+    if task.kind == "transcribe":
+        settings |= {"task.max_new_tokens": 4}
     if task.kind == "generate":
         settings |= {"task.max_new_tokens": 2, "task.generated_rows": 2}
     run = train(Recipe.from_file(path, [f"{key}={value}" for key, value in settings.items()]), tmp_path / "runs")

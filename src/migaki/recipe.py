@@ -30,6 +30,7 @@ _DEFAULT_MODELS = {
     "decoder": "bundled:smollm2",
     "image": "bundled:efficientnet-lite0",
     "audio": "bundled:whisper-base",
+    "speech": "bundled:whisper-base",
 }
 
 
@@ -96,7 +97,6 @@ class Recipe(Part):
                 raise ValueError("resample and task.class_weights both make up for rare labels; keep one of the two.")
         return training
 
-    @field_validator("generality")
     @field_validator("training")
     @classmethod
     def _workers_have_files_to_read(cls, training: Training, info: ValidationInfo) -> Training:
@@ -105,6 +105,7 @@ class Recipe(Part):
             raise ValueError(f"workers read images and recordings, and rows of {task.kind} are texts; leave it out.")
         return training
 
+    @field_validator("generality")
     @classmethod
     def _beside_the_recipe(cls, value: str, info: ValidationInfo) -> str:
         if value in (BUNDLED, OFF) or is_address(value):

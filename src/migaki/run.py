@@ -255,11 +255,12 @@ class Run:
         try:
             return self.recipe.data.load(kind, self.recipe.seed).valid.rows
         except DataError:
-            text, answer = self._asked, "completion" if kind == "conversation" else "text_pair"
+            answers = {"conversation": "completion", "transcribed": "text"}
+            text, answer = self._asked, answers.get(kind, "text_pair")
             with (self.path / "predictions.jsonl").open(encoding="utf-8") as file:
                 kept = [json.loads(line) for line in itertools.islice(file, 64)]
             # Of a generator the answers are compared, of the others what is said about the texts.
-            second = "target" if kind == "conversation" else "text_pair"
+            second = "target" if kind in answers else "text_pair"
             contents = [
                 self._content({text: row["text"], **({answer: row[second]} if second in row else {})}) for row in kept
             ]

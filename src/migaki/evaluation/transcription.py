@@ -18,7 +18,16 @@ from migaki.core.types import Evaluation, Measure, Prediction
 from migaki.evaluation.intervals import bootstrap, proportion
 from migaki.evaluation.slices import error_slices
 
-__all__ = ["Alignment", "aligned", "loops", "plain_speech", "transcription", "transcription_scores", "units_of"]
+__all__ = [
+    "Alignment",
+    "aligned",
+    "joined",
+    "loops",
+    "plain_speech",
+    "transcription",
+    "transcription_scores",
+    "units_of",
+]
 
 _WORST = 20
 _CONFUSIONS = 50
@@ -55,6 +64,19 @@ def units_of(text: str) -> list[str]:
     (['press', '1', 'now'], ['画', '面', 'が', 'dark'])
     """
     return _UNIT.findall(text)
+
+
+def joined(texts: Sequence[str]) -> str:
+    """What was said piece after piece, as one text: with a space between pieces, but none where a script has none.
+
+    >>> joined(["press one", "now"]), joined(["画面が", "暗い"]), joined(["", "yes"])
+    ('press one now', '画面が暗い', 'yes')
+    """
+    whole = ""
+    for text in filter(None, (text.strip() for text in texts)):
+        closed = re.fullmatch(f"[{_UNSPACED}。、！？]{{2}}", whole[-1:] + text[:1])
+        whole += text if closed or not whole else f" {text}"
+    return whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,13 +337,15 @@ def save_adapter(network: Any, lora: Lora, reference: str, folder: Path) -> None
         for key, own in _stored(adapter).items()
     }
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    # Of a model of speech none of peft's kinds of task takes the inputs, but its plain one does.
+    speech = network.backbone.main_input_name in ("input_features", "input_values")
     decoder = network.backbone.get_output_embeddings() is not None
     patterned = bool(lora.rank_pattern or lora.alpha_pattern)
     # peft takes the first key that is the end of a name, so whole names have to stand before shorter ones.
     longest_first = sorted(layers, key=len, reverse=True) if patterned else []
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if decoder else "FEATURE_EXTRACTION",
+        "task_type": None if speech else "CAUSAL_LM" if decoder else "FEATURE_EXTRACTION",
         "base_model_name_or_path": reference.removeprefix("hf:"),
         "r": lora.rank,
         "lora_alpha": lora.alpha if lora.alpha is not None else 2 * lora.rank,

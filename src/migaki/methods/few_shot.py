@@ -37,6 +37,8 @@ class FewShot(Method):
         return "base, no examples shown" if task.content_kind == "conversation" else task.baseline_name()
 
     def misfit(self, task: Task) -> str | None:
+        if task.content_kind == "transcribed":
+            return f"few_shot shows rows to a model, and one of speech hears a single recording; use lora or zero_shot for {task.kind}."
         if task.content_kind not in ("tagged", "multi_labelled"):
             return None
         return f"few_shot takes the mean of a few rows of each label, but rows of {task.kind} have no one label; use probe."

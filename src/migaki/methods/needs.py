@@ -16,8 +16,7 @@ def require_fit(method: Method, task: Task) -> None:
 
 def labels_missing(method: Method, task: Task) -> str | None:
     """Why a method that chooses between labels does not fit; None where the task has labels."""
-    if task.content_kind != "conversation":
+    if task.content_kind not in ("conversation", "transcribed"):
         return None
-    return (
-        f"{method.kind} chooses between labels, but {task.kind} writes answers; use lora, full, few_shot or retrieve."
-    )
+    instead = "lora, full, few_shot or retrieve" if task.has_texts else "lora, frozen, full or zero_shot"
+    return f"{method.kind} chooses between labels, but {task.kind} writes answers; use {instead}."

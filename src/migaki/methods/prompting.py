@@ -22,7 +22,7 @@ from migaki.methods.probing import HeadLearner, save_nothing
 from migaki.methods.tuned import TunedLearner
 from migaki.tasks.classifier import start_from_centroids
 
-__all__ = ["AskedLearner", "FewLearner", "NamedLearner", "chosen_rows", "load_shown"]
+__all__ = ["AskedLearner", "FewLearner", "NamedLearner", "UntouchedLearner", "chosen_rows", "load_shown"]
 
 _SHOWN_FILE = "shown.json"
 _SCALE = 20.0
@@ -36,17 +36,32 @@ def chosen_rows(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return [order[i] for i in chosen]
 
 
-class AskedLearner(TunedLearner):
-    """A generator that is asked, with the given conversations shown before each question."""
+class UntouchedLearner(TunedLearner):
+    """A model that writes, asked as it is."""
 
-    def __init__(self, network: Any, shown: Sequence[Conversation] | None) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__(network, save_nothing)
         network.requires_grad_(False)
         network.eval()
-        self.shown = list(shown or ())
 
     def parameter_groups(self) -> list[Any]:
         return []
+
+    def settle(
+        self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
+    ) -> dict[str, Any]:
+        return {}
+
+    def save(self, folder: Path) -> None:
+        self.network.save(folder)
+
+
+class AskedLearner(UntouchedLearner):
+    """A generator that is asked, with the given conversations shown before each question."""
+
+    def __init__(self, network: Any, shown: Sequence[Conversation] | None) -> None:
+        super().__init__(network)
+        self.shown = list(shown or ())
 
     def settle(
         self, train: Sequence[Example], valid: Sequence[Row], passes: int, note: Callable[[str], None]
@@ -82,7 +97,7 @@ class AskedLearner(TunedLearner):
             self._show()
 
     def save(self, folder: Path) -> None:
-        self.network.save(folder)
+        super().save(folder)
         shown = [conversation.as_json() for conversation in self.shown]
         (folder / _SHOWN_FILE).write_text(json.dumps(shown, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -102,7 +102,10 @@ class Retrieve(Method):
     def misfit(self, task: Task) -> str | None:
         if task.one_label or task.content_kind == "conversation":
             return None
-        return f"retrieve does not know how to look up for {task.kind}: only rows with one label can vote. Use probe."
+        instead = "lora" if task.content_kind == "transcribed" else "probe"
+        return (
+            f"retrieve does not know how to look up for {task.kind}: only rows with one label can vote. Use {instead}."
+        )
 
     def space(self, task: Task, shape: Shape) -> dict[str, Any]:
         if task.content_kind == "conversation":

@@ -229,8 +229,10 @@ class TunedLearner:
 
     def save(self, folder: Path) -> None:
         self._save_weights(self.network, folder)
-        # What makes numbers of a row: of a text the tokenizer, of a file the processor.
-        (getattr(self.network, "processor", None) or self.network.tokenizer).save_pretrained(folder)
+        # What makes numbers of a row: of a text the tokenizer, of a file the processor, of a file and its transcript both.
+        for reader in (getattr(self.network, "processor", None), getattr(self.network, "tokenizer", None)):
+            if reader is not None:
+                reader.save_pretrained(folder)
         self.network.save(folder)
 
 
@@ -265,14 +267,16 @@ _TRAINED_FILE = "trained.safetensors"
 
 
 def blocks_of(backbone: Any) -> Sequence[nn.Module]:
-    """The blocks in order: of an image model as `vision.Eye` has them, of others the longest list of modules whose length
-    is the configuration's.
+    """The blocks in order: of an image model as `vision.Eye` has them, of a model of speech those that hear and behind them
+    those that write, of others the longest list of modules whose length is the configuration's.
 
     Raises:
         RecipeError: the model has no such list.
     """
     if (eye := eye_of(backbone)) is not None:
         return eye.blocks
+    if backbone.config.is_encoder_decoder:
+        return [*backbone.get_encoder().layers, *backbone.get_decoder().layers]
     n_blocks = getattr(backbone.config.get_text_config(), "num_hidden_layers", None)
     found = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks]
     if not found:
@@ -291,16 +295,23 @@ _FINAL_NORMS = (
 
 def final_norms(backbone: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
     """The norm that stands beside the list of blocks, by the names it goes by; an encoder of BERT's kind has none. Of an
-    image model whatever is trained behind the blocks."""
+    image model whatever is trained behind the blocks, and of one that writes letters the layer that does."""
     if (eye := eye_of(backbone)) is not None:
         return list(eye.behind)
+    if backbone.config.is_encoder_decoder:
+        return [backbone.get_decoder().layer_norm]
+    letters = [head] if (head := getattr(backbone, "lm_head", None)) is not None and _hears(backbone) else []
     if not getattr(backbone.config, "do_stable_layer_norm", True):
-        return []  # wav2vec 2.0 and HuBERT of the first kind: theirs is computed before the blocks
+        return letters  # wav2vec 2.0 and HuBERT of the first kind: their norm is computed before the blocks
     for parent in backbone.modules():
         beside = dict(parent.named_children())
         if any(isinstance(m, nn.ModuleList) and list(m) == list(blocks) for m in beside.values()):
-            return [beside[name] for name in _FINAL_NORMS if name in beside]
-    return []
+            return [*(beside[name] for name in _FINAL_NORMS if name in beside), *letters]
+    return letters
+
+
+def _hears(backbone: Any) -> bool:
+    return backbone.main_input_name == "input_values"
 
 
 def save_trained(network: Any, folder: Path) -> None:

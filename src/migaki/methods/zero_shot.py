@@ -18,7 +18,8 @@ __all__ = ["ZeroShot"]
 
 
 class ZeroShot(Method):
-    """A generator answers the bare prompt; an encoder takes the label whose name is most similar to the text.
+    """A generator answers the bare prompt, a model of speech writes what it hears; an encoder takes the label whose name is
+    most similar to the text.
 
     What any other method has to beat: the training rows only give the label names.
     """
@@ -60,18 +61,22 @@ class ZeroShot(Method):
         )
 
     def prepare(self, base: Base, task: Task, train: Dataset, seed: int) -> Learner:
-        from migaki.methods.prompting import AskedLearner, NamedLearner
+        from migaki.methods.prompting import AskedLearner, NamedLearner, UntouchedLearner
 
         require_fit(self, task)
         network = task.network(base, train, seed)
+        if task.content_kind == "transcribed":
+            return UntouchedLearner(network)
         if task.content_kind == "conversation":
             return AskedLearner(network, None)
         return NamedLearner(network, [self.words(label) for label in network.labels])
 
     def restore(self, base: Base, task: Task, folder: Path) -> Learner:
-        from migaki.methods.prompting import AskedLearner, NamedLearner
+        from migaki.methods.prompting import AskedLearner, NamedLearner, UntouchedLearner
 
         network = task.restore(base, folder)
+        if task.content_kind == "transcribed":
+            return UntouchedLearner(network)
         return AskedLearner(network, None) if task.content_kind == "conversation" else NamedLearner(network, None)
 
     def words(self, label: str) -> str:

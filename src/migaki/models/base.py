@@ -17,6 +17,8 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForCTC,
+    AutoModelForSpeechSeq2Seq,
     AutoTokenizer,
     PreTrainedModel,
 )
@@ -26,7 +28,8 @@ from migaki.core.errors import ModelError
 from migaki.core.parts import Role
 from migaki.models import efficientnet_lite  # noqa: F401 - from then on transformers can load it
 from migaki.models.conversion import Weights, keep_conversion
-from migaki.models.reference import Located, check_folder, hashed
+from migaki.models.merges import mend_merges
+from migaki.models.reference import Located, check_folder, has_tokenizer, hashed
 
 __all__ = ["Base", "best_device", "load_base", "quiet_transformers"]
 
@@ -40,7 +43,7 @@ class Base:
 
     model: PreTrainedModel
     tokenizer: Any
-    """Of texts; None where rows are files."""
+    """Of texts; None where rows are files and nothing is written."""
     reference: str
     fingerprint: str
     """sha256 over the weight files: two bases with the same fingerprint have the same weights."""
@@ -97,23 +100,14 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
             ignore_mismatched_sizes=True,  # so that they are named below, not only counted
             key_mapping=renamed,
         )
-        reader = _READERS.get(role, AutoTokenizer)
-        read_by = reader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # damaged files show as anything: SafetensorError, struct.error, plain Exception
-        raise ModelError(
-            f"{located.reference} cannot be loaded as a {role}: {_first_line(error)}. Check that {folder} is whole "
-            f"(fetch it again), and that transformers {transformers.__version__} knows the architecture."
-        ) from error
+        raise _unloadable(located.reference, folder, role, error) from error
     model, notes = loaded
     _check_complete(notes, located.reference, role)
     if renamed:
         # Else it would be saved under names that nobody can load.
         del model._weight_conversions
-    tokenizer, processor = (None, read_by) if role in _READERS else (read_by, None)
-    if tokenizer is not None and not tokenizer.is_fast:
-        raise ModelError(
-            f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder."
-        )
+    tokenizer, processor = _readers(located.reference, folder, role)
     model.requires_grad_(False)
     model.train(False)
     model.to(best_device())
@@ -129,8 +123,49 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
     )
 
 
-_READERS: dict[str, Any] = {"audio": AutoFeatureExtractor, "image": AutoImageProcessor}
-"""What makes numbers of the rows of a role, where that is no tokenizer."""
+_READERS: dict[str, Any] = {
+    "audio": (None, AutoFeatureExtractor),
+    "image": (None, AutoImageProcessor),
+    "speech": (AutoTokenizer, AutoFeatureExtractor),
+}
+"""What makes numbers of the texts and of the files of a role; of all others the tokenizer alone."""
+_WRITES_LETTERS = ("wav2vec2", "hubert")
+"""Families that were trained by CTC, to write a letter or none for each piece of sound."""
+
+
+def _readers(reference: str, folder: Path, role: Role) -> tuple[Any, Any]:
+    """Tokenizer and processor, each where the role has one."""
+    if role == "speech" and not has_tokenizer(folder):
+        raise ModelError(
+            f"{reference} writes, but has no tokenizer (tokenizer.json, or vocab.json of letters) in {folder}. Copy the files "
+            "of the model into it."
+        )
+    try:
+        tokenizer, processor = (
+            reader.from_pretrained(folder, local_files_only=True, trust_remote_code=False) if reader else None
+            for reader in _READERS.get(role, (AutoTokenizer, None))
+        )
+    except Exception as error:  # as of weights
+        raise _unloadable(reference, folder, role, error) from error
+    # One of letters, as models trained by CTC have it, is never a fast one.
+    if tokenizer is not None and not tokenizer.is_fast and role != "speech":
+        raise ModelError(
+            f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder."
+        )
+    if role == "speech" and tokenizer.is_fast:
+        mend_merges(tokenizer)
+    return tokenizer, processor
+
+
+def _unloadable(reference: str, folder: Path, role: Role, error: Exception) -> ModelError:
+    return ModelError(
+        f"{reference} cannot be loaded as a {_called(role)}: {_first_line(error)}. Check that {folder} is whole "
+        f"(fetch it again), and that transformers {transformers.__version__} knows the architecture."
+    )
+
+
+def _called(role: str) -> str:
+    return "model of speech" if role == "speech" else role
 
 
 def _architecture(role: Role, config: Any) -> tuple[Any, dict[str, str] | None]:
@@ -140,6 +175,8 @@ def _architecture(role: Role, config: Any) -> tuple[Any, dict[str, str] | None]:
 
         # The half that hears, whether the file holds all of Whisper, one with a head on it, or this half alone.
         return WhisperEncoder, {r"^(model\.)?encoder\.": ""}
+    if role == "speech":
+        return AutoModelForCTC if config.model_type in _WRITES_LETTERS else AutoModelForSpeechSeq2Seq, None
     return AutoModelForCausalLM if role == "decoder" else AutoModel, None
 
 
@@ -163,8 +200,8 @@ def _check_complete(notes: Mapping[str, Any], reference: str, role: str) -> None
     missing = sorted(key for key in notes["missing_keys"] if not key.startswith(unused))
     if missing:
         raise ModelError(
-            f"{reference}: the weights lack {len(missing)} tensors of a {role} (first: {missing[0]}), so a part of it would be "
-            f"random. Choose a model that was trained as a {role}, or fetch it again where it should be one."
+            f"{reference}: the weights lack {len(missing)} tensors of a {_called(role)} (first: {missing[0]}), so a part of it would be "
+            f"random. Choose a model that was trained as a {_called(role)}, or fetch it again where it should be one."
         )
 
 

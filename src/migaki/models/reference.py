@@ -17,7 +17,7 @@ from migaki.core.store import file_sha256
 from migaki.models.catalogue import BUNDLED, Card
 from migaki.models.conversion import Weights, find_conversion, weights_fingerprint
 
-__all__ = ["Located", "Model", "check_folder", "hashed", "locate"]
+__all__ = ["Located", "Model", "check_folder", "has_tokenizer", "hashed", "locate"]
 
 _SCHEMES = ("bundled:", "hf:", "run:")
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model")
@@ -169,6 +169,11 @@ def check_folder(folder: Path) -> None:
             f"{folder} has no tokenizer (tokenizer.json), nor what a model of images or sounds has instead ({_PROCESSORS[0]}). "
             "Copy these files of the model into it."
         )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether one of the files lies in it that a tokenizer is made of."""
+    return any((folder / name).is_file() for name in _TOKENIZERS)
 
 
 def _json(path: Path) -> dict[str, Any] | None:
