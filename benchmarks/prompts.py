@@ -79,6 +79,23 @@ def write_folder(folder: Path) -> None:
         print(f"{folder / file}: {len(rows)} prompts, {sum(seconds[n] for n in rows):.0f} s")
 
 
+def paired(run: Path) -> dict[str, float]:
+    """Errors per word after minus before on the same recordings, its 95 % interval, and the p-value that nothing changed."""
+    from migaki.evaluation.comparison import Outcomes, difference
+    from migaki.evaluation.transcription import aligned, plain_speech
+
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    targets = [plain_speech(row["target"]) for row in rows]
+    judged = [
+        aligned(targets, [plain_speech(text) for text in texts])
+        for texts in ([row["output"] for row in rows], [row["baseline"]["output"] for row in rows])
+    ]
+    after, before = (Outcomes.of([[one.errors for one in side]], [one.units for one in side]) for side in judged)
+    change, p = difference(after, before, 0)
+    fewer, more = (sum(sign * (b.errors - a.errors) > 0 for a, b in zip(*judged, strict=True)) for sign in (1, -1))
+    return {**change.as_json(), "p": p, "prompts_with_fewer_errors": fewer, "prompts_with_more_errors": more}
+
+
 def result(run: Path) -> dict[str, object]:
     """What a run measured, without the single answers."""
     evaluation, environment = (json.loads((run / f"{n}.json").read_text()) for n in ("evaluation", "environment"))
@@ -92,6 +109,7 @@ def result(run: Path) -> dict[str, object]:
         "before": evaluation["baseline"]["metrics"],
         "after": evaluation["metrics"],
         "gain": {"metric": evaluation["primary"], "better": evaluation["better"], **evaluation["gain"]},
+        "paired": paired(run),
         "looped": {
             when: len(of["details"]["looped"])
             for when, of in (("before", evaluation["baseline"]), ("after", evaluation))

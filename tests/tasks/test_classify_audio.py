@@ -250,3 +250,23 @@ def test_high_is_told_from_low_after_twelve_epochs(hearing, recordings, tmp_path
     )
     run = migaki.train(made, runs=tmp_path)
     assert run.metrics["accuracy"].value == 1.0
+
+
+def test_recordings_are_altered_in_training_alone_and_every_view_is_kept(family, recordings, monkeypatch, tmp_path):
+    monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path))
+    train = read(recordings)
+    augment = {"gain_db": 6.0, "noise_db": 5.0, "shift_s": 0.1, "time_masks": 1, "band_masks": 1, "views": 2}
+    task = ClassifyAudio(augment=augment)
+    learner: Any = Frozen(blocks=1).prepare(base_from(family, "audio"), task, train, 0)
+    learner.evaluation_mode()
+    examples = learner.encode(train)
+    plain = [p.scores for p in learner.predict(train.rows)]
+    seen = [learner.varied(examples[i], i, epoch, examples) for epoch in range(3) for i in range(4)]
+    with torch.no_grad():
+        wanted = learner.network(seen).numpy()
+        assert np.abs(wanted[:4] - wanted[4:8]).max() > 1e-4
+        np.testing.assert_array_equal(wanted[:4], wanted[8:])
+        assert learner.settle(examples, train.rows, 6, lambda _: None)["activations_kept"]
+        monkeypatch.setattr(learner.network.body.ear, "embed", None)
+        np.testing.assert_allclose(learner.network(seen).numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose([p.scores for p in learner.predict(train.rows)], plain, atol=1e-6)

@@ -14,6 +14,7 @@ import torch
 
 import migaki
 import processes
+from correctness.resuming import events, trained
 from learners import base_from, stir
 from migaki.core.errors import DataError, ModelError, RecipeError, TruncationError
 from migaki.core.types import Dataset
@@ -378,6 +379,16 @@ def test_every_view_is_kept_below_the_first_trained_block(family, recordings, mo
     assert learner.settle(examples, train.rows, 6, lambda _: None)["activations_kept"]
     monkeypatch.setattr(learner.network.body.ear, "embed", None)
     np.testing.assert_allclose([float(learner.loss([e], 0.0)) for e in seen], wanted, rtol=1e-4)
+
+
+def test_a_training_on_altered_recordings_that_was_stopped_ends_with_the_same_weights(models, recordings, tmp_path):
+    augment = {"noise_db": 10, "shift_s": 0.1, "time_masks": 1}
+    made = recipe_of(models / "whisper", recordings, "lora", max_steps=4, batch_size=4).resolved()
+    made["task"]["augment"] = augment
+    whole, broken = trained(made, tmp_path / "whole"), trained(made, tmp_path / "broken", stops=(1, 3))
+    weights = [(run.path / "model" / "adapter_model.safetensors").read_bytes() for run in (whole, broken)]
+    assert weights[0] == weights[1]
+    assert [e["loss"] for e in events(whole, "step")] == [e["loss"] for e in events(broken, "step")]
 
 
 def test_other_tokens_before_the_transcript_are_refused(runs, tmp_path, models):

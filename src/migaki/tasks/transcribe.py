@@ -33,7 +33,7 @@ class Transcribe(Task):
     kind: Literal["transcribe"] = "transcribe"
     language: str | None = None
     """Code of the language that is spoken (en, ja), for models of several languages; null: the model tells it by itself of
-    each recording, which goes wrong for short ones."""
+    each recording, which may go wrong for short ones."""
     translate: bool = False
     """Write in English whatever language is spoken, which Whisper can; transcripts have to be English then."""
     max_new_tokens: PositiveInt | None = 224
