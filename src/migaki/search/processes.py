@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -14,11 +15,25 @@ from migaki.search.display import Board
 from migaki.search.job import Job
 from migaki.search.ledger import Ledger
 
-__all__ = ["run_workers"]
+__all__ = ["prepare_workers", "run_workers"]
 
 _LOOK_S = 0.5
 _MOST_DEATHS = 50
 """In a row, without any trial ending in between: then something is wrong that no new process mends."""
+
+
+def _context() -> Any:
+    """A server that has imported everything and used nothing forks the processes: quick, and no thread of torch is there to
+    be lost."""
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["migaki.search.worker", "migaki.training.loop", "migaki.models.base", "optuna"])
+    return context
+
+
+def prepare_workers() -> None:
+    """Let the server import everything while the caller still reads rows and weights."""
+    _context()
+    forkserver.ensure_running()
 
 
 def run_workers(job: Job, ledger: Ledger, board: Board) -> None:
@@ -27,9 +42,7 @@ def run_workers(job: Job, ledger: Ledger, board: Board) -> None:
     Raises:
         RunError: a worker failed, and why; or they died again and again.
     """
-    # A server that has imported everything and used nothing forks them: quick, and no thread of torch is there to be lost.
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["migaki.search.worker", "migaki.training.loop", "migaki.models.base", "optuna"])
+    context = _context()
     said = context.SimpleQueue()
     processes = [_started(context, job, said) for _ in range(job.workers)]
     deaths, ended_before = 0, -1

@@ -22,7 +22,7 @@ from migaki.search.first import First, first_trials
 from migaki.search.forecast import forecast_text, measured_pace
 from migaki.search.job import SECONDS, Job, natural
 from migaki.search.ledger import Entry
-from migaki.search.processes import run_workers
+from migaki.search.processes import prepare_workers, run_workers
 from migaki.search.pruning import PRUNERS
 from migaki.search.samplers import SAMPLERS
 from migaki.search.shared import Shared, check_same_rows, shape_of
@@ -86,6 +86,8 @@ def search(
     """
     began_s, runs = time.time(), Path(runs)
     _check_names(sampler, pruner, second)
+    if workers > 1:
+        prepare_workers()
     space = _with_one_split(space)
     shared = Shared(runs)
     splits = shared.splits(space.default)

@@ -55,7 +55,8 @@ class Activations:
     """
 
     def __init__(self, folder: Path, rows: Rows, width: int) -> None:
-        self._h_ND = np.memmap(folder / "hidden.bin", np.float32, "r").reshape(-1, width)
+        # A plain view of the mapped file: slicing a memmap takes several times as long.
+        self._h_ND = np.asarray(np.memmap(folder / "hidden.bin", np.float32, "r")).reshape(-1, width)
         ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
         self._where = {_row_key(row): (int(end) - len(row), int(end)) for row, end in zip(rows, ends, strict=True)}
 
