@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from migaki.audit.look import Subject
     from migaki.core.store import RunFolder
     from migaki.core.types import Evaluation
+    from migaki.data.gathered import Gathered
     from migaki.run import Run
 
 __all__ = ["main"]
@@ -180,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         _data_show,
         "print the rows of a recipe as the model will see them, targets marked; of a file its format",
     )
-    show.add_argument("what", metavar="FILE or RECIPE", help="a data file, or a recipe in YAML")
+    show.add_argument("what", metavar="FILE or RECIPE", help="a data file, a folder of files, or a recipe in YAML")
     show.add_argument("--task", metavar="TASK", help="of a file: its kind, where the columns do not tell")
     show.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting of a recipe")
     show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
@@ -686,8 +687,11 @@ def _data_show(arguments: argparse.Namespace) -> None:
 
 
 def _show_form(arguments: argparse.Namespace) -> None:
-    from migaki.audit.look import form_of
+    from migaki.audit.look import form_of, gathered_in
 
+    if files := gathered_in(arguments.what, arguments.task):
+        _show_files(arguments, *files)
+        return
     form = form_of(arguments.what, arguments.task)
     print(f"{arguments.what}: {form.name}")
     for role, column in form.columns.items():
@@ -707,6 +711,26 @@ def _show_form(arguments: argparse.Namespace) -> None:
         from migaki.data.recognition import TASKS
 
         print(f"Could also be read for: {', '.join(TASKS[kind] or kind for kind in form.others)} (--task)")
+
+
+def _show_files(arguments: argparse.Namespace, found: Gathered, task: str) -> None:
+    print(f"{arguments.what}: {found.name}, {found.files} in all")
+    for role, column in found.columns.items():
+        print(f"  {role} from column {column!r}")
+    for label, count in found.labels.items():
+        print(f"  {label}: {count}")
+    for note in found.notes:
+        print(f"{note.level}: {note}")
+    for row in found.rows[: arguments.rows]:
+        told = row.content.as_json()
+        answer = told.get("label") or told.get("transcript")
+        print(f"\n{row.place}\n{row.content.text} -> {answer}")
+    if not task:
+        print("\nNo task of migaki learns from such files yet.")
+        return
+    named = {**found.settings, **found.columns}
+    lines = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in named.items())
+    print(f"\nIn a recipe:\ntask: {task}\ndata: {{{lines}}}")
 
 
 def _show_rows(arguments: argparse.Namespace) -> None:

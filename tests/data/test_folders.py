@@ -43,7 +43,7 @@ def test_every_folder_is_a_label(tmp_path):
 def test_splits_are_named_one_by_one(tmp_path):
     for name in ("train", "test"):
         write_folder(tmp_path / name)
-    with pytest.raises(DataError, match=r"data\.train: .*train"):
+    with pytest.raises(DataError, match=r"data\.test: .*test and data\.train: .*train"):
         Data(train=str(tmp_path)).load("labelled_image", 0)
     splits = Data(train=str(tmp_path / "train"), test=str(tmp_path / "test")).load("labelled_image", 0)
     assert len(splits.test) == 15
@@ -150,12 +150,16 @@ def one_entry(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
         ("c:/out.png", 0, "leads out"),
         ("a/link.png", stat.S_IFLNK | 0o777, "is a link"),
         ("a/device", stat.S_IFCHR | 0o600, "is a link or a device"),
+        ("a/" + "x" * 300 + ".png", 0, "a name of more than 255 bytes"),
+        (".", 0, "has no name"),
     ],
 )
 def test_an_entry_that_must_not_be_unpacked_is_refused_before_anything_is(tmp_path, name, mode, reason):
     archive = one_entry(tmp_path / "a.zip", name, b"/etc/passwd", mode)
-    with pytest.raises(DataError, match=reason):
+    with pytest.raises(DataError, match=f"{reason}.*unpack it yourself and name the folder"):
         unpacked_archive(archive)
+    with pytest.raises(DataError, match=f"{reason}.*unpack it yourself and name the folder"):
+        Data(train=str(archive)).load("labelled_image", 0)
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".png"] == []
 
 
@@ -178,6 +182,12 @@ def test_what_is_no_archive_is_told(tmp_path, data):
     (tmp_path / "a.zip").write_bytes(data)
     with pytest.raises(DataError, match="no zip archive"):
         unpacked_archive(tmp_path / "a.zip")
+
+
+def test_an_archive_is_no_file_of_texts(tmp_path):
+    archive = one_entry(tmp_path / "a.zip", "a/rows.csv")
+    with pytest.raises(DataError, match=r"\.zip' are not read.*unpack it"):
+        Data(train=str(archive)).load("labelled", 0)
 
 
 def test_a_damaged_archive_is_told(tmp_path):

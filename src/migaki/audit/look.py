@@ -18,6 +18,7 @@ from migaki.core.errors import UsageError
 from migaki.core.types import Record, Row, Splits
 from migaki.data import Data, read_records
 from migaki.data.cleaning import Change, changes
+from migaki.data.gathered import KINDS, Gathered, gathered, is_gathered
 from migaki.data.recognition import TASKS, Form, recognised
 from migaki.data.streaming import iter_records
 from migaki.evaluation.suspicion import out_of_fold, suspects
@@ -26,7 +27,7 @@ from migaki.recipe import Recipe
 from migaki.run import base_features
 from migaki.tasks import all_tasks
 
-__all__ = ["Subject", "cleaned_texts", "form_of", "look_at", "subject_of", "suspicious_rows"]
+__all__ = ["Subject", "cleaned_texts", "form_of", "gathered_in", "look_at", "subject_of", "suspicious_rows"]
 
 _LIMITS = {"conversation": 1024}
 _LIMIT = 512
@@ -78,8 +79,32 @@ def subject_of(
         raise UsageError("--set changes a recipe, but a data file is named.")
     files = {"train": named or train, "valid": valid, "test": test}
     data = Data.model_validate({name: str(Path(p).absolute()) for name, p in files.items() if p is not None})
-    content = _content_of(task, files=True) if task else form_of(str(data.train)).content_kind
+    if task:
+        content = _content_of(task, files=True)
+    else:
+        train = str(data.train)
+        content = (gathered(train) if is_gathered(train) else form_of(train)).content_kind
     return Subject(data, content, None, Model(reference=model) if model else None)
+
+
+def gathered_in(source: str, task: str | None = None) -> tuple[Gathered, str] | None:
+    """What a folder or an archive of files is, and the kind of the task that learns from it; None where it is neither.
+
+    Args:
+        source: path.
+        task: its kind, where it is known.
+    Raises:
+        UsageError: there is no such task, or its rows are no files.
+        DataError: there is nothing of the kind in it, or nothing says what the files show.
+    """
+    if not is_gathered(source):
+        return None
+    wanted = _content_of(task, files=True) if task else None
+    if wanted and wanted not in KINDS:
+        raise UsageError(f"--task {task} learns from texts, and {source} is a folder of files. Name a data file.")
+    found = gathered(source, wanted)
+    kinds = [str(part.model_fields["kind"].default) for part in all_tasks() if part.content_kind == found.content_kind]
+    return found, (kinds or [""])[0]
 
 
 def form_of(source: str, task: str | None = None) -> Form:

@@ -19,6 +19,7 @@ _CACHE_BYTES = 64 << 30
 _MOST_FILES, _MOST_BYTES = 1_000_000, 32 << 30
 _MOST_TIMES, _SMALL = 200, 64 << 20
 """Images and sounds do not shrink: what grows to more than so many times its size, and is not small, is no data set."""
+_LONGEST_NAME = 255
 
 
 def unpacked_archive(path: Path) -> Path:
@@ -74,8 +75,12 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 def _fault(member: zipfile.ZipInfo, files: set[str], folders: set[str]) -> str | None:
     name = PurePosixPath(member.filename)
+    if not name.parts:
+        return "has no name"
     if name.is_absolute() or ".." in name.parts or "\\" in member.filename or ":" in name.parts[0]:
         return "leads out of the archive's own folder"
+    if max(len(part.encode(errors="replace")) for part in name.parts) > _LONGEST_NAME:
+        return f"has a name of more than {_LONGEST_NAME} bytes, which no disk takes"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
         return "is a link or a device, not a file"
     if member.flag_bits & 0x1:

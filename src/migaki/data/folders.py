@@ -11,10 +11,15 @@ from migaki.core.types import Finding, Place, Record
 from migaki.data.archives import unpacked_archive
 from migaki.data.sources import Table
 
-__all__ = ["folder_table"]
+__all__ = ["folder_of", "folder_table", "media_files", "splits_in"]
 
 _TABLES = tuple(f"metadata{ending}" for ending in (".csv", ".tsv", ".jsonl", ".parquet"))
-_SPLITS = ("train", "training", "test", "testing", "valid", "validation", "val", "dev")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders that are splits and no labels, and the setting of a recipe that names each."""
 _SHOWN = 5
 
 
@@ -42,7 +47,7 @@ def folder_table(source: str, files: Files, read: Callable[[str], Table]) -> Tab
     Raises:
         DataError: there is nothing of the kind in it, or it holds splits of which one has to be named.
     """
-    folder = Path(source) if Path(source).is_dir() else _inside(unpacked_archive(Path(source)))
+    folder = folder_of(source)
     tables = [folder / name for name in _TABLES if (folder / name).is_file()]
     if len(tables) > 1:
         raise DataError(f"{source} holds {' and '.join(t.name for t in tables)}. Name the one to read: {tables[0]}.")
@@ -52,14 +57,32 @@ def folder_table(source: str, files: Files, read: Callable[[str], Table]) -> Tab
     if not found:
         raise DataError(_nothing(source, folder, files))
     labels = {label for label, _ in found}
-    if labels <= set(_SPLITS):
-        named = " and ".join(f"data.{name}: {Path(source) / name}" for name in sorted(labels))
+    if labels <= _SPLITS.keys():
+        named = " and ".join(f"data.{_SPLITS[name]}: {Path(source) / name}" for name in sorted(labels))
         raise DataError(f"{source} holds splits and no labels. Name them one by one: {named}.")
     records = [
         Record(Place(source, number), {"file": str(path), "label": label})
         for number, (label, path) in enumerate(found, 1)
     ]
     return Table(source, tuple(records), ("file", "label"), notes=_left_out(folder, files))
+
+
+def folder_of(source: str) -> Path:
+    """The folder itself, or the one with the content of an archive. Raises DataError where it must not be unpacked."""
+    return Path(source) if Path(source).is_dir() else _inside(unpacked_archive(Path(source)))
+
+
+def splits_in(folder: Path) -> dict[str, Path]:
+    """The splits that a folder holds instead of labels, by the setting of a recipe that names each (train, valid, test);
+    empty where any of its folders is a label."""
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_meant(path)]
+    names = [path.name for path in below]
+    return {_SPLITS[path.name]: path for path in below} if names and set(names) <= _SPLITS.keys() else {}
+
+
+def media_files(folder: Path, files: Files) -> list[Path]:
+    """All files of a kind in a folder, however deep, in the order of their names."""
+    return _files_below(folder, files)
 
 
 def _inside(folder: Path) -> Path:
