@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["BROKEN", "ODD", "picture", "write_all"]
+__all__ = ["BOMBS", "BROKEN", "ODD", "picture", "write_all"]
 
 
 def picture(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
@@ -36,6 +36,39 @@ def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 0) -
     """A PNG with this header and these compressed rows, whether they fit or not."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
+def _with_chunk(name: bytes, data: bytes) -> bytes:
+    """A PNG with one more chunk behind its header."""
+    plain = _bytes(picture(), "PNG")
+    return plain[:33] + _chunk(name, data) + plain[33:]
+
+
+def _packed_zeros(megabytes: int) -> bytes:
+    squeeze = zlib.compressobj(1)
+    return b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(megabytes)) + squeeze.flush()
+
+
+def _tiff(width: int, height: int) -> bytes:
+    """A TIFF of one strip that says it has these sides."""
+    tags = [
+        *((256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1)),
+        *((273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, 8)),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def _webp(width: int, height: int) -> bytes:
+    """A lossless WebP that says it has these sides, at most 16384."""
+    bits = struct.pack("<BI", 0x2F, (width - 1) | (height - 1) << 14)
+    chunk = b"VP8L" + struct.pack("<I", len(bits) + 20) + bits + bytes(21)
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+def _deep_colour() -> bytes:
+    rows = b"".join(b"\0" + struct.pack(">12H", *(i * 5000 for i in range(12))) for _ in range(4))
+    return png(4, 4, rows, depth=16, colour=2)
 
 
 def _exif(orientation: int) -> Image.Exif:
@@ -112,6 +145,17 @@ ODD: dict[str, Callable[[], bytes]] = {
     "wrong-ending.png": lambda: _bytes(picture(), "JPEG"),
     **{f"turned-{i}.jpg": (lambda i=i: _bytes(picture(), "JPEG", exif=_exif(i), quality=95)) for i in range(2, 9)},
     "turned-nonsense.jpg": lambda: _bytes(picture(), "JPEG", exif=_exif(77)),
+    "broken-exif.jpg": lambda: _bytes(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    "broken-profile.png": lambda: _bytes(picture(), "PNG", icc_profile=b"no profile at all"),
+    "tail.jpg": lambda: _bytes(picture(), "JPEG") + b"something of the camera's own" * 9,
+    "tail.png": lambda: _bytes(picture(), "PNG") + bytes(99),
+    "deep-colour.png": _deep_colour,
+    "whole-numbers.tif": lambda: _bytes(Image.fromarray(np.arange(384, dtype=np.int32).reshape(16, 24) * 9999), "TIFF"),
+    "luminance.tif": lambda: _bytes(picture().convert("LAB"), "TIFF"),
+    "ycbcr.jpg": lambda: _bytes(picture().convert("YCbCr"), "JPEG"),
+    "grey.pgm": lambda: _bytes(picture().convert("L"), "PPM"),
+    "one-bit.tif": lambda: _bytes(picture().convert("1"), "TIFF", compression="group4"),
+    "ENDING.JPEG": lambda: _bytes(picture(), "JPEG"),
 }
 """Can be used; a rule says how."""
 
@@ -123,7 +167,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "web-page.jpg": (lambda: b"<!DOCTYPE html><title>404</title>", "a web page"),
     "drawing.png": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
     "document.jpg": (lambda: b"%PDF-1.7\n%%EOF", "a PDF"),
-    "phone.jpg": (lambda: b"\0\0\0\x18ftypheic" + bytes(40), "save them as JPEG"),
+    "phone.jpg": (lambda: b"\0\0\0\x18ftypheic" + bytes(40), "save it as PNG or JPEG"),
     "postscript.png": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image of a known kind"),
     "cut.png": (lambda: _bytes(picture(64, 64), "PNG")[:900], "damaged or cut off"),
     "cut.jpg": (lambda: _bytes(picture(64, 64), "JPEG")[:900], "damaged or cut off"),
@@ -148,6 +192,31 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "archive.png": (lambda: b"PK\x03\x04" + bytes(60), "a zip archive"),
 }  # fmt: skip
 """Cannot be used; what the reason has to say (alternatives by |)."""
+
+BROKEN |= {
+    "icon.png": (lambda: _bytes(picture(16, 16), "ICO"), "is no image of a known kind"),
+    "layers.jpg": (lambda: b"8BPS\0\1" + bytes(40), "is no image of a known kind"),
+    "wavelets.jpg": (lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "is no image of a known kind"),
+    "two-bytes.jpg": (lambda: b"\xff\xd8", "is no image of a known kind|damaged or cut off"),
+    "cut.avif": (lambda: _bytes(picture(64, 64), "AVIF")[:400], "damaged or cut off|no image"),
+}
+
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "bomb.tif": (lambda: _tiff(60_000, 60_000), "more than the 100,000,000"),
+    "bomb.webp": (lambda: _webp(16_384, 16_384), "more than the 100,000,000"),
+    "bomb.bmp": (
+        lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 60, 0, 0, 54, 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0),
+        "more than the 100,000,000",
+    ),
+    "bomb-in-a-text.png": (lambda: _with_chunk(b"zTXt", b"x\0\0" + _packed_zeros(300)), "damaged or cut off"),
+    "bomb-in-a-profile.png": (
+        lambda: _with_chunk(b"iCCP", b"x\0\0" + _packed_zeros(300)),
+        "damaged or cut off",
+    ),
+    **{name: BROKEN[name] for name in ("bomb.png", "bomb.gif", "bomb.ppm", "large.png")},
+}  # fmt: skip
+"""Would take gigabytes if they were believed; all of them are among the broken ones."""
+BROKEN |= BOMBS
 
 
 def write_all(folder: Path) -> tuple[list[Path], list[Path]]:

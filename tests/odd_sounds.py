@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-__all__ = ["BROKEN", "ODD", "RATE_HZ", "tone", "wav", "write_all"]
+__all__ = ["BOMBS", "BROKEN", "ODD", "RATE_HZ", "tone", "wav", "write_all"]
 
 RATE_HZ = 16_000
 
@@ -152,13 +152,23 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "many-channels.wav": (lambda: wav(bytes(200 * 64), channels=64), "has 64 channels"),
     "thousands-of-channels.wav": (lambda: wav(bytes(60_000), channels=9999), "cannot be read|channels"),
     "unknown-code.wav": (lambda: wav(_pcm(tone()), tag=0x7777), "cannot be read as a recording"),
-    "hours.wav": (lambda: wav(bytes(8 * 4_000 * 3_700), rate_hz=4_000, channels=4), "longer than 60 minutes"),
+    "hours.wav": (lambda: wav(bytes(4_000 * 3_700), rate_hz=4_000, bits=8), "longer than 60 minutes"),
     "phone.m4a": (lambda: b"\x00\x00\x00\x20ftypM4A " + bytes(64), "is AAC.*ffmpeg -i phone.m4a phone.wav"),
     "meeting.wma": (lambda: b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + bytes(64), "is Windows Media"),
     "browser.webm": (lambda: b"\x1a\x45\xdf\xa3" + bytes(64), "is WebM"),
     "old-phone.amr": (lambda: b"#!AMR\n" + bytes(64), "is AMR"),
 }
 """Name -> how it is made, and the reason with which it is refused."""
+
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    # More than an hour of silence in a few kilobytes.
+    "silent-hours.flac": (lambda: _bytes(np.zeros(3_700 * 4_000, np.int16), "FLAC", rate_hz=4_000), "longer than 60 minutes"),
+    # 32 channels of an hour at 384,000 samples a second would be 177 GB.
+    "wide.wav": (lambda: wav(bytes(64 * 4_000), rate_hz=384_000, channels=32, promised=0x7FFFEFFF), "is cut off"),
+    "hours.wav": BROKEN["hours.wav"],
+}  # fmt: skip
+"""Would take gigabytes if they were believed; all of them are among the broken ones."""
+BROKEN |= BOMBS
 
 
 def write_all(folder: Path) -> None:

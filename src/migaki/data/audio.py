@@ -334,8 +334,11 @@ def read_wave(path: Path | str, rate_hz: int) -> np.ndarray:
         if stream is not None:
             parts.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
     wave_N: np.ndarray = np.concatenate(parts)
+    del parts  # an hour of samples must not stand in memory three times
+    if peak > 1:
+        wave_N /= np.float32(peak)
     # Resampling may swing a little beyond what it was given; that is no scaling of the recording.
-    return np.clip(wave_N / peak if peak > 1 else wave_N, -1.0, 1.0)
+    return np.clip(wave_N, -1.0, 1.0, out=wave_N)
 
 
 class _WaveAt:

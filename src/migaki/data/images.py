@@ -42,7 +42,7 @@ class _Images:
     """Images by pillow."""
 
     name = "image"
-    version = "2"
+    version = "3"
     endings = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
     columns = ("image", "image_path", "image_file", "picture", "photo", "画像", "画像ファイル", "写真")
     told: Mapping[str, Sequence[str]] = {}
@@ -100,6 +100,10 @@ def decoded(path: str | Path) -> Image.Image:
         return _converted(image)
 
 
+class _RefusedError(ValueError):
+    """Says in our own words why an image cannot be used; readers of damaged files raise ValueError as well."""
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     from PIL import Image, UnidentifiedImageError
@@ -110,22 +114,23 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > _MOST_PIXELS:
-                    raise ValueError(
+                    raise _RefusedError(
                         f"has {image.width} x {image.height} pixels, more than the {_MOST_PIXELS:,} that are read; make it smaller"
                     )
                 yield image
-        except ValueError:
+        except _RefusedError:
             raise
         except Image.DecompressionBombError:
-            raise ValueError(f"has more than the {_MOST_PIXELS:,} pixels that are read; make it smaller") from None
+            raise _RefusedError(f"has more than the {_MOST_PIXELS:,} pixels that are read; make it smaller") from None
         except UnidentifiedImageError:
-            raise ValueError(f"is no image of a known kind ({_beginning(path)})") from None
+            said = f"is no image of a known kind ({_beginning(path)}); save it as PNG or JPEG, or remove it"
+            raise _RefusedError(said) from None
         except MemoryError:
-            raise ValueError("needs more memory than there is") from None
+            raise _RefusedError("needs more memory than there is; make it smaller") from None
         except (
             Exception
-        ) as error:  # readers of damaged files raise anything: OSError, SyntaxError, struct.error, KeyError
-            raise ValueError(f"is damaged or cut off ({_reason(error)})") from None
+        ) as error:  # readers of damaged files raise anything: OSError, ValueError, SyntaxError, struct.error, KeyError
+            raise _RefusedError(f"is damaged or cut off ({_reason(error)}); get it again, or remove it") from None
 
 
 def _reason(error: Exception) -> str:
@@ -151,7 +156,7 @@ def _beginning(path: Path) -> str:
         if head.startswith(mark):
             return what
     if head[4:8] == b"ftyp":
-        return f"a file of kind {head[8:12].decode('latin-1')!r}; photographs of some phones are, save them as JPEG"
+        return f"a file of kind {head[8:12].decode('latin-1')!r}, as photographs of some phones are"
     return f"it begins with {head[:8].hex(' ')}"
 
 
@@ -206,7 +211,7 @@ def _stretched(values_HW: np.ndarray) -> np.ndarray:
     """From 0 for the smallest number to 255 for the largest; what is no number counts as the smallest."""
     known = values_HW[np.isfinite(values_HW)]
     if not known.size:
-        raise ValueError("holds no number that stands for a brightness")
+        raise _RefusedError("holds no number that stands for a brightness; export it anew")
     low, high = float(known.min()), float(known.max())
     if high == low:
         return np.zeros(values_HW.shape)

@@ -225,8 +225,8 @@ def refused_file(path: str) -> str | None:
             return "does not exist, nor does its folder; paths are relative to the table they stand in"
         return f"does not exist; {nearest(Path(path).name, sorted(os.listdir(folder)))}"  # noqa: PTH208
     if not os.path.isfile(path):  # noqa: PTH113
-        return "is not an ordinary file"
-    return None if os.path.getsize(path) else "is empty"  # noqa: PTH202
+        return "is not an ordinary file; copy what it gives into one"
+    return None if os.path.getsize(path) else "is empty; get it again, or remove its row"  # noqa: PTH202
 
 
 _hashes: dict[tuple[str, int, int], str] = {}
