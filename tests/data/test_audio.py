@@ -12,6 +12,7 @@ import soundfile
 from migaki.core.store import file_sha256
 from migaki.core.types import Media
 from migaki.data.audio import RECORDINGS, Waves, read_wave
+from migaki.data.workers import workers
 from odd_sounds import BROKEN, ODD, RATE_HZ, tone, write_all
 
 
@@ -150,3 +151,22 @@ def test_kept_waves_cannot_be_written_over(media, tmp_path, monkeypatch):
     monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ValueError, match="read-only"):
         Waves.cached(media, RATE_HZ)[0][0] = 1.0
+
+
+def test_recordings_that_workers_decode_are_the_same_to_the_last_bit_and_fail_in_the_same_words(
+    media, tmp_path, monkeypatch
+):
+    wanted = [wave_N.copy() for wave_N in Waves.of(media, 8_000)]
+    for n in (1, 2):
+        monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path / f"cache-{n}"))
+        with workers(n):
+            for waves in (Waves.cached(media, 8_000), Waves.of(media, 8_000)):
+                for before, wave_N in zip(wanted, waves, strict=True):
+                    np.testing.assert_array_equal(before, wave_N)
+    Path(media[1].path).write_bytes(b"RIFF")
+    said = []
+    for n in (0, 2):
+        with workers(n), pytest.raises(ValueError, match=r"1\.wav cannot be read as a recording") as error:
+            Waves.of(media, 8_000)
+        said.append(str(error.value))
+    assert said[0] == said[1]
