@@ -26,7 +26,7 @@ LAYERS = [
     {"retrieval", "tasks"},
     {"methods"},
     {"recipe"},
-    {"generality", "run", "unfinished"},
+    {"exhibits", "generality", "run", "unfinished"},
     {"audit", "doctor", "pipeline", "todo", "trial"},
     {"choosing", "comparison", "search"},
     {"cli"},

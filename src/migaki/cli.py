@@ -879,12 +879,14 @@ def _data_check(arguments: argparse.Namespace) -> None:
 
 def _data_report(arguments: argparse.Namespace) -> None:
     from migaki.audit.look import cleaned_texts
+    from migaki.exhibits import exhibits_of
     from migaki.report import write_audit
 
     subject, found = _looked_at(arguments, labels_too=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     page = arguments.output / "data-report.html"
-    page.write_text(write_audit(arguments.what or arguments.train, found, arguments.lang), encoding="utf-8")
+    shown = exhibits_of((file for light in found["lights"] for file in light.get("files", ())), subject.content_kind)
+    page.write_text(write_audit(arguments.what or arguments.train, found, arguments.lang, shown), encoding="utf-8")
     (arguments.output / "data-report.json").write_text(
         json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )

@@ -23,6 +23,7 @@ from migaki.core.store import write_file
 from migaki.core.types import Dataset, Splits
 from migaki.data.splits import labels_of, split_off
 from migaki.evaluation.comparison import ALPHA, Outcomes, difference, groups, measure
+from migaki.exhibits import keep_exhibits
 from migaki.methods import all_methods
 from migaki.pipeline import train
 from migaki.recipe import Recipe
@@ -110,6 +111,8 @@ def compare(
             if entry.method.varies_with_seed and work.has_time(f"seed {number} of {name}", entry):
                 work.run(name, entry, number)
     facts = _facts(work, entries)
+    shown = (row["text"] for found in facts["disagreements"].values() for row in found["examples"])
+    keep_exhibits(folder, shown, recipe.task.content_kind)
     write_file(folder / "comparison.json", json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
     return Comparison(folder, facts)
 

@@ -312,8 +312,10 @@ def _write_results(
             }
         ),
     )
+    from migaki.exhibits import keep_exhibits_of_run
     from migaki.report import write_report
 
+    keep_exhibits_of_run(run.path, recipe.task.content_kind)
     run.write("report.html", write_report(run.path))
     run.finish({"run": run.id})
 

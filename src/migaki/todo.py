@@ -20,6 +20,7 @@ from migaki.data import check_output, write_records
 from migaki.data.corrections import COLUMNS, read_corrections
 from migaki.data.splits import labels_of
 from migaki.evaluation import out_of_fold, suspects, temperature_scaling
+from migaki.exhibits import exhibits_of
 from migaki.run import Run, base_features
 
 __all__ = ["FACTS_FILE", "ToDo", "check_to_do_file", "to_do", "write_to_do"]
@@ -92,9 +93,11 @@ def to_do(run: Run, evaluation: Evaluation) -> ToDo:
         temperature = temperature_scaling(valid, evaluation.predictions, labels, recipe.seed)
     found = [*suspicious, *_collect_more(evaluation, splits), *_duplicates(splits)]
     counts = Counter(row["kind"] for row in found)
+    shown = [{name: value for name, value in row.items() if name != "reason"} for row in suspicious[:_SHOWN]]
     facts = {
         "temperature": temperature,
-        "suspicious": [{name: value for name, value in row.items() if name != "reason"} for row in suspicious[:_SHOWN]],
+        "suspicious": shown,
+        "exhibits": exhibits_of((row["text"] for row in shown), recipe.task.content_kind),
         "counts": {kind: counts[kind] for kind in ("relabel", "collect_more", "duplicate")},
     }
     rows = [*answered.values(), *found]

@@ -44,8 +44,8 @@ def test_a_small_image_is_shown_pixel_by_pixel(tmp_path):
 def test_a_turned_image_is_shown_upright_with_its_upright_size(tmp_path):
     write_all(tmp_path)
     shown = IMAGES.show(tmp_path / "turned-6.jpg")
-    stored = Image.open(tmp_path / "turned-6.jpg").size
-    assert (shown["width"], shown["height"]) == stored[::-1]
+    with Image.open(tmp_path / "turned-6.jpg") as stored:
+        assert (shown["width"], shown["height"]) == stored.size[::-1]
 
 
 def written(path: Path, wave_S: np.ndarray) -> Path:

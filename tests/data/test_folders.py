@@ -92,11 +92,10 @@ def test_moving_the_folder_changes_no_fingerprint(tmp_path):
     assert before.train.fingerprint() == after.train.fingerprint()
 
 
-@pytest.mark.parametrize(("setting", "value"), [("clean", [{"kind": "spaces"}]), ("split", {"near": 0.8})])
-def test_settings_for_texts_are_refused(tmp_path, setting, value):
+def test_steps_that_clean_texts_are_refused(tmp_path):
     write_folder(tmp_path)
     with pytest.raises(DataError, match="is for texts"):
-        Data(train=str(tmp_path), **{setting: value}).load("labelled_image", 0)
+        Data(train=str(tmp_path), clean=[{"kind": "spaces"}]).load("labelled_image", 0)
 
 
 def test_a_folder_without_labels_says_how_to_make_some(tmp_path):

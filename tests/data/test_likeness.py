@@ -9,13 +9,17 @@ import pytest
 from PIL import Image, ImageEnhance
 from PIL.Image import Resampling
 
-from migaki.data.likeness import LIKE, difference_hash, likeness, near_hashes
+from migaki.data.likeness import LIKE, difference_hash, grey_copy, near_hashes
 
 
 def scene(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
     """Soft blobs, as a photograph has: few of its differences are close to none."""
     drawn = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(drawn, "RGB").resize(size, Resampling.BICUBIC)
+
+
+def likeness(one: Image.Image, other: Image.Image) -> float:
+    return float(grey_copy(one) @ grey_copy(other))
 
 
 def compressed(image: Image.Image) -> Image.Image:
@@ -75,6 +79,16 @@ def test_many_hashes_are_compared_across_the_blocks():
     hashes = [drawn.bytes(16).hex() for _ in range(1200)]
     hashes[1199] = hashes[3]
     assert near_hashes(hashes) == [(3, 1199)]
+
+
+def test_the_product_of_two_grey_copies_is_their_correlation():
+    one, other = scene(0), scene(1)
+    a, b = (np.asarray(image.convert("L").resize((32, 32)), float).reshape(-1) for image in (one, other))
+    assert likeness(one, other) == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-5)
+
+
+def test_of_a_thousand_equal_hashes_each_has_fifty_partners():
+    assert len(near_hashes(["00" * 16] * 1000)) == 950 * 50 + 50 * 49 // 2
 
 
 def test_of_single_shades_nothing_is_like_anything():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,45 +13,7 @@ from migaki.core.types import Finding, ended
 from migaki.core.units import percent_text
 from migaki.report import write_report
 from migaki.report.words import WORDS
-
-VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, each with the text inside; unclosed or crossing tags are errors."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[list[str]] = []
-        self._open: list[tuple[str, int]] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.texts.append([])
-        if tag not in VOID:
-            self._open.append((tag, len(self.elements) - 1))
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.texts.append([])
-
-    def handle_endtag(self, tag):
-        assert self._open.pop()[0] == tag
-
-    def handle_data(self, data):
-        for _, at in self._open:
-            self.texts[at].append(data)
-
-    def all(self, tag: str, style: str = "") -> list[str]:
-        """Texts of the elements of this name and class, white space folded."""
-        return [
-            " ".join("".join(text).split())
-            for (name, attributes), text in zip(self.elements, self.texts, strict=True)
-            if name == tag and style in [*(attributes.get("class") or "").split(), ""]
-        ]
+from pages import Page
 
 
 def with_results(folder: Path, home: Path, change) -> Path:

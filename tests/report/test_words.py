@@ -13,7 +13,7 @@ import soundfile
 from migaki.core.types import Place, Prediction
 from migaki.data.audio import RECORDINGS
 from migaki.data.images import IMAGES
-from migaki.evaluation import classification, generation, labelling, tagging
+from migaki.evaluation import classification, generation, labelling, tagging, transcription
 from migaki.report.words import WORDS, said
 from migaki.tasks import all_tasks
 from odd_images import picture
@@ -22,7 +22,7 @@ from odd_sounds import RATE_HZ, tone
 HOME = files("migaki.report")
 SOURCES = "".join(
     HOME.joinpath(name).read_text(encoding="utf-8")
-    for name in ("page.py", "answers.py", "figures.py", "page.html.jinja")
+    for name in ("page.py", "answers.py", "figures.py", "page.html.jinja", "exhibit.html.jinja")
 )
 
 
@@ -36,7 +36,9 @@ def metrics() -> set[str]:
     answered = generation([Prediction(place, "a", "a", None, 0.1, 1, True)], 0)
     several = labelling([Prediction(place, "[]", "[]", 0.9, 0.1, 1, scores=(0.1,))], ["a"], 0)
     parts = tagging([Prediction(place, "[]", "[]", None, 0.1, 1)], ["a"], 0)
-    return {*classified.metrics, *answered.metrics, *several.metrics, *parts.metrics}
+    written = transcription([Prediction(place, "a", "a", None, 0.1, 1)], 0)
+    found = (classified, answered, several, parts, written)
+    return {name for evaluation in found for name in evaluation.metrics}
 
 
 def test_both_languages_have_the_same_words_with_the_same_blanks():

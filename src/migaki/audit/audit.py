@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migaki.audit.chats import chat_lights
+from migaki.audit.files import file_lights
 from migaki.audit.labels import label_lights
 from migaki.audit.languages import probable_language
 from migaki.audit.light import EXAMPLES, Level, Light, places, text_of, texts_of
@@ -78,6 +79,7 @@ def audit(
         *_reading(splits),
         *_by_kind(splits, rows, content_kind),
         *(_texts(parts, rows, content_kind) if any(map(texts_of, rows[:1])) else ()),
+        *(file_lights(parts, splits.columns) if rows and hasattr(rows[0].content, "media") else ()),
         *(_tokens(rows, tokens, limit) if tokens else ()),
         *(_suspicious(features.suspicious, rows) if features else ()),
         *(_outlying(features.outlying) if features else ()),
@@ -125,6 +127,8 @@ def _facts(
     if measured:
         numbers = [name for name in measured[0] if not isinstance(measured[0][name], str)]
         found["traits"] = {name: _quantiles([traits[name] for traits in measured]) for name in numbers}
+        if "seconds" in numbers:
+            found["total_seconds"] = round(sum(traits["seconds"] for traits in measured), 1)
     else:
         found["characters"] = _quantiles([len(text_of(row)) for row in rows])
         found["scripts"] = dict(Counter(script_of(text_of(row)) for row in rows).most_common())
@@ -263,7 +267,7 @@ def _outlying(rows: Sequence[Row]) -> Iterator[Light]:
 
 
 def _power(test: Dataset, content_kind: str) -> Iterator[Light]:
-    if content_kind != "labelled":
+    if not content_kind.startswith("labelled"):
         return
     smallest = smallest_difference(len(test))
     if math.isinf(smallest):

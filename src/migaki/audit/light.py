@@ -28,9 +28,12 @@ class Light:
     examples: tuple[str, ...] = ()
     remedy: str = ""
     """A line of the recipe, or what to do with the rows."""
+    files: tuple[str, ...] = ()
+    """Paths of what the examples are about, for a page that can show them."""
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        return found if self.files else {name: value for name, value in found.items() if name != "files"}
 
 
 def places(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -151,7 +151,8 @@ def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> Audit:
     rows = [row for part in (splits.train, splits.valid, splits.test) for row in part.rows]
     tokens, limit = _tokens(subject, rows)
     features = None
-    if labels_too and subject.content_kind == "labelled":
+    # Which model files are shown to, only a recipe can tell.
+    if labels_too and (subject.content_kind == "labelled" or (subject.recipe and subject.recipe.task.one_label)):
         features = _features(subject, splits, runs, seed)
     return audit(splits, subject.content_kind, tokens, limit, features)
 

@@ -270,7 +270,8 @@ def check_space(folder: Path, n_bytes: int) -> None:
 
 class RunFolder:
     """One run's folder: `recipe.yaml`, `environment.json`, `data.json`, `history.jsonl`, `checkpoints/`, `model/`,
-    `predictions.jsonl`, `evaluation.json`, `report.html`, `state.json`, and `MANIFEST.json` once it is finished.
+    `predictions.jsonl`, `evaluation.json`, `exhibits.json` (where rows are files), `report.html`, `state.json`, and
+    `MANIFEST.json` once it is finished.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["LIKE", "difference_hash", "likeness", "near_hashes"]
+__all__ = ["LIKE", "difference_hash", "grey_copy", "near_hashes"]
 
 LIKE = 0.98
 """Correlation of grey copies from which two images are called near copies."""
@@ -26,6 +26,8 @@ _MOST_BITS = 12
 """Of 128 bits, in which hashes of near copies differ at most; of unlike pictures about 64 do."""
 _COMPARED = 32
 _AT_ONCE = 512
+_MOST_PARTNERS = 50
+"""Of thousands of pictures that are all alike each is paired with so many others at most."""
 
 
 def difference_hash(image: Image.Image) -> str:
@@ -44,7 +46,7 @@ def difference_hash(image: Image.Image) -> str:
 
 
 def near_hashes(hashes: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of hashes that differ in at most 12 of 128 bits, in order.
+    """Pairs (i, j), i < j, of hashes that differ in at most 12 of 128 bits, in order; of each i the first 50.
 
     >>> near_hashes(["00" * 16, "ff" * 16, "07" + "00" * 15])
     [(0, 2)]
@@ -54,13 +56,16 @@ def near_hashes(hashes: Sequence[str]) -> list[tuple[int, int]]:
     for at in range(0, len(hashes), _AT_ONCE):
         few_NW = words_NW[at : at + _AT_ONCE]
         differing_NN = np.bitwise_count(few_NW[:, None] ^ words_NW[None, at:]).sum(-1)
-        found += [(at + int(i), at + int(j)) for i, j in np.argwhere(differing_NN <= _MOST_BITS) if i < j]
+        for i, differing_N in enumerate(differing_NN):
+            later = i + 1 + np.flatnonzero(differing_N[i + 1 :] <= _MOST_BITS)
+            found += [(at + i, at + int(j)) for j in later[:_MOST_PARTNERS]]
     return found
 
 
-def likeness(one: Image.Image, other: Image.Image) -> float:
-    """Pearson's correlation of copies of 32 x 32 grey pixels, -1..1; 0 where one of them is of a single shade."""
-    a, b = (np.asarray(image.convert("L").resize((_COMPARED, _COMPARED)), np.float64) for image in (one, other))
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / size if size else 0.0
+def grey_copy(image: Image.Image) -> np.ndarray:
+    """A copy of 32 x 32 grey pixels, (1024,) float32, less its mean and of length 1, so that the product of two is their
+    correlation; zeros where the image is of a single shade."""
+    grey = np.asarray(image.convert("L").resize((_COMPARED, _COMPARED)), np.float32).reshape(-1)
+    grey = grey - grey.mean()
+    size = float(np.sqrt((grey * grey).sum()))
+    return grey / size if size else grey

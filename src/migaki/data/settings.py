@@ -65,7 +65,8 @@ class Division(Part):
     """Column with a date, a time or a number: the newest rows become test, the newest of the rest valid. What the figures
     then say is how the model does on what comes later."""
     near: Annotated[float, Field(ge=0.7, le=1)] | None = None
-    """Texts whose character 3-grams overlap by this share (Jaccard) stay on one side, also over several steps."""
+    """Texts whose character 3-grams overlap by this share (Jaccard) stay on one side, also over several steps; of images those
+    whose small grey copies correlate by it (0.98: the same picture in another size, format or light)."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Divide the rows into so many parts of equal size, one of which is test: each row is a test row in one of as many runs."""
     fold: NonNegativeInt = 0
@@ -323,11 +324,8 @@ class Data(Part):
 
     def _check_meant_for_texts(self, reader: Any) -> None:
         """Raises DataError where a setting for texts meets rows that have none."""
-        if getattr(reader, "has_texts", True):
-            return
-        for setting, is_set in (("clean", bool(self.clean)), ("split.near", self.split.near is not None)):
-            if is_set:
-                raise DataError(f"data.{setting} is for texts, and the rows of this task are files. Leave it out.")
+        if self.clean and not getattr(reader, "has_texts", True):
+            raise DataError("data.clean is for texts, and the rows of this task are files. Leave it out.")
 
     def _without_broken(
         self, rows: Sequence[Row], records: Sequence[Record], broken: Mapping[int, str]

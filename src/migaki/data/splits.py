@@ -198,7 +198,7 @@ def groups_of(
         for number, value in enumerate(values):
             pairs.append((first.setdefault(("group", value), number), number))
     if near is not None:
-        pairs += [(a, b) for a, b, _ in near_pairs(keys, near)]
+        pairs += [(a, b) for a, b, _ in _near_rows(rows, keys, near)]
     cluster_N = clusters(len(rows), pairs)
     # Named by the smallest key in it, so that the draw does not depend on the order of the rows.
     smallest: dict[int, str] = {}
@@ -206,6 +206,25 @@ def groups_of(
         smallest[cluster] = min(smallest.get(cluster, keys[number]), keys[number])
     by_place = {row.place: smallest[cluster] for row, cluster in zip(rows, cluster_N.tolist(), strict=True)}
     return lambda row: by_place[row.place]
+
+
+def _near_rows(rows: Sequence[Row], keys: Sequence[str], near: float) -> list[tuple[int, int, float]]:
+    """Pairs of rows that are almost the same: texts by their 3-grams, images by their pixels.
+
+    Raises:
+        DataError: rows are files of which that cannot be told.
+    """
+    media = [row.content.media for row in rows if hasattr(row.content, "media")]
+    if not media:
+        return near_pairs(keys, near)
+    if not all(one.likeness for one in media):
+        raise DataError(
+            f"data.split.near compares texts and images, but {media[0].path} is neither. Keep recordings that belong together on "
+            "one side by a column: data.split: {by: speaker}."
+        )
+    from migaki.data.near_images import near_images
+
+    return near_images(media, near)
 
 
 def _check_column(records: Sequence[Record], column: str, setting: str) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from migaki.core.store import read_json
@@ -15,7 +13,9 @@ from migaki.core.types import shorten
 from migaki.core.units import bytes_text, count_text, seconds_text
 from migaki.report.answers import answer_text
 from migaki.report.charts import Curve, Dot, line_chart, scatter_chart
+from migaki.report.exhibits import Hung, Use, hang, kept_exhibits
 from migaki.report.figures import cell, shares
+from migaki.report.templates import rendered
 from migaki.report.words import COMPARISON, WORDS, Language, said
 
 __all__ = ["write_comparison"]
@@ -32,14 +32,14 @@ def write_comparison(folder: Path, language: Language = "en") -> str:
     """
     facts = read_json(folder / "comparison.json")
     words = {**WORDS[language], **COMPARISON[language]}
-    home = files("migaki.report")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     metric = facts["metric"]
     methods = {name: facts["methods"][name] for name in _order(facts)}
-    return page.from_string(home.joinpath("comparison.html.jinja").read_text(encoding="utf-8")).render(
+    uses = [Use((name,), row) for name, found in facts["disagreements"].items() for row in found["examples"]]
+    hung = hang(uses, kept_exhibits(folder))
+    return rendered(
+        "comparison.html.jinja",
         w=words,
         language=language,
-        css=Markup(home.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of ours)
         name=folder.name,
         facts=facts,
         metric=words.get(f"metric_{metric}", metric),
@@ -47,7 +47,8 @@ def write_comparison(folder: Path, language: Language = "en") -> str:
         rows=_rows(methods, facts, words, language),
         scatter=_scatter(methods, facts, words),
         curves=_curves(facts, words),
-        disagreements=_disagreements(facts, language),
+        disagreements=_disagreements(facts, hung, language),
+        hung=hung,
     )
 
 
@@ -130,20 +131,20 @@ def _curves(facts: Json, words: Mapping[str, str]) -> Markup:
     return line_chart(words["learning_curves"], words["learning_curves_axes"], curves)
 
 
-def _disagreements(facts: Json, language: Language) -> list[dict[str, Any]]:
-    def shown(row: Json) -> dict[str, Any]:
+def _disagreements(facts: Json, hung: Hung, language: Language) -> list[dict[str, Any]]:
+    def shown(method: str, row: Json) -> dict[str, Any]:
         said = {
             name: answer_text(facts.get("answers"), row[name], row["text"], WORDS[language])
             for name in ("target", "recommended", "other")
         }
-        return {**row, **said, "text": shorten(row["text"], _TEXT)}
+        return {**row, **said, "text": shorten(row["text"], _TEXT), "view": hung.of(method, row)}
 
     return [
         {
             "name": name,
             "only_recommended": found["only_recommended"],
             "only_other": found["only_other"],
-            "examples": [shown(row) for row in found["examples"]],
+            "examples": [shown(name, row) for row in found["examples"]],
         }
         for name, found in facts["disagreements"].items()
     ]

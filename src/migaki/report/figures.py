@@ -12,8 +12,11 @@ __all__ = ["SHARES", "cell", "number", "shares", "signed"]
 
 Json = Mapping[str, Any]
 
-SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "chrf", "character_f1", "stopped")
-"""Metrics whose names start so lie in 0..1 and are shown as percent."""
+SHARES = (
+    *("accuracy", "f1", "precision", "recall", "exact_match", "chrf", "character_f1", "stopped"),
+    *("wer", "cer", "looped"),
+)
+"""Metrics whose names start so lie in 0..1 and are shown as percent; errors per word may be more than 100 %."""
 
 
 def number(metric: str, value: float) -> str:

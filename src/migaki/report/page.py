@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from migaki.core.codec import dump_yaml, parse_yaml
 from migaki.core.store import read_json
-from migaki.core.types import ended, shorten
+from migaki.core.types import shorten
 from migaki.core.units import bytes_text, count_text, percent_text, seconds_text
 from migaki.report.answers import answer_text
 from migaki.report.charts import Curve, line_chart, reliability_chart, running_mean
+from migaki.report.exhibits import Hung, hang, kept_exhibits, uses_of, wrong_first
 from migaki.report.figures import SHARES, cell, number, shares, signed
+from migaki.report.templates import rendered
+from migaki.report.transcripts import diff
 from migaki.report.words import WORDS, Language, said
 
 __all__ = ["write_report"]
@@ -35,6 +36,7 @@ _SCRIPT_NAMES = {
     "other": "script_other",
 }
 
+_SHELVES = {"right": "gallery_right", "missed": "gallery_missed", "given": "gallery_given"}
 _SPAN_ERRORS = {
     "correct": "span_correct",
     "relabelled": "span_relabelled",
@@ -63,22 +65,22 @@ def write_report(folder: Path, language: Language = "en") -> str:
     results, environment = read_json(folder / "evaluation.json"), read_json(folder / "environment.json")
     recipe, _ = parse_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml")
     history, predictions = _lines(folder / "history.jsonl"), _lines(folder / "predictions.jsonl")
-    home, details = files("migaki.report"), results["details"]
+    details = results["details"]
     # Written later than the rest, by `migaki evaluate --errors`.
     errors = read_json(folder / "errors.json") if (folder / "errors.json").is_file() else {}
     general = results.get("generality") or {}
     classes = "per_class" in details
     readable = "confusion" in details and len(details["labels"]) <= _MATRIX_LABELS
     answers = details.get("answers")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page.filters["ended"] = ended
-    return page.from_string(home.joinpath("page.html.jinja").read_text(encoding="utf-8")).render(
+    spoken = "wer" in results["metrics"]
+    hung = _hung(folder, predictions, details, errors)
+    return rendered(
+        "page.html.jinja",
         w=words,
         language=language,
-        css=Markup(home.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of ours)
         run=folder.name,
         method=recipe["method"]["kind"],
-        instruction=not classes and results["cost"]["steps"] > 0,
+        instruction=not classes and not spoken and results["cost"]["steps"] > 0,
         results=results,
         environment=environment,
         recipe=_recipe(recipe, words),
@@ -93,17 +95,24 @@ def write_report(folder: Path, language: Language = "en") -> str:
         per_class=_per_class(details) if classes else [],
         support=words["span_count" if answers == "spans" else "rows"],
         span_errors=[(words[_SPAN_ERRORS[name]], n) for name, n in details.get("span_errors", {}).items()],
-        matrix=_matrix(details) if readable else None,
-        pairs=_pairs(details),
-        parts=_parts(details, words),
-        parts_metric=words["metric_exact_match" if answers else "metric_accuracy" if classes else "metric_loss"],
+        matrix=_matrix(details, hung) if readable else None,
+        pairs=_pairs(details, hung),
+        hung=hung,
+        gallery=_gallery(details, hung, words),
+        confusions=details.get("confusions", ())[:_PAIRS] if spoken else (),
+        parts=_parts(details, _parts_metric(details, spoken), words),
+        parts_metric=words["metric_exact_match" if answers else f"metric_{_parts_metric(details, spoken)}"],
         reliability=_reliability(details, words),
         reliability_remarks=_reliability_remarks(details, errors, words),
-        suspicious=_suspicious(errors, words),
+        suspicious=_suspicious(errors, hung, words),
         n_suspicious=errors.get("counts", {}).get("relabel", 0),
-        answers=[] if classes else _answers(predictions),
-        worst=_worst_classified(predictions, answers, words) if classes else _worst_generated(predictions, words),
-        worst_caption=_worst_caption(classes, answers, words),
+        answers=[] if classes or spoken else _answers(predictions),
+        worst=_worst_classified(predictions, answers, hung, words)
+        if classes
+        else _worst_spoken(predictions, details, hung, words)
+        if spoken
+        else _worst_generated(predictions, words),
+        worst_caption=words["worst_caption_spoken"] if spoken else _worst_caption(classes, answers, words),
         machine=_machine(environment, words, language),
     )
 
@@ -192,6 +201,11 @@ def _remarks(results: Json, words: Mapping[str, str], language: Language) -> lis
         remarks.append((words["few_rows"].format(n=rows), True))
     if never := details.get("never_predicted"):
         remarks.append((words["never_some"].format(labels=", ".join(never)), True))
+    if looped := details.get("looped"):
+        remarks.append((words["looped_some"].format(n=len(looped), phrase=shorten(looped[0]["phrase"], 40)), True))
+    silent = details.get("silent") or {"invented": []}
+    if silent["invented"]:
+        remarks.append((words["invented_some"].format(n=len(silent["invented"]), all=silent["rows"]), True))
     if (results.get("generality") or {}).get("forgotten"):
         remarks.append((words["general_lost"], True))
     return remarks
@@ -302,32 +316,75 @@ def _per_class(details: Json) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix(details: Json) -> dict[str, Any]:
+def _hung(folder: Path, predictions: Sequence[Json], details: Json, errors: Json) -> Hung:
+    """The files that the page shows."""
+    items = {**errors.get("exhibits", {}), **kept_exhibits(folder)}
+    if not items:
+        return Hung()
+    return hang(uses_of(predictions, details, errors.get("suspicious", ())[:_SUSPICIOUS]), items)
+
+
+def _gallery(details: Json, hung: Hung, words: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Files of each label in which one is shown, the label with the lowest F1 first."""
+    shelves = []
+    for label, figures in sorted(
+        details.get("per_class", {}).items(), key=lambda item: (item[1]["f1"]["value"], item[0])
+    ):
+        rows = [
+            (words[name], [{**view, "said": _said(where, row)} for row, view in hung.at(where, label)])
+            for where, name in _SHELVES.items()
+        ]
+        if any(views for _, views in rows):
+            shelves.append(
+                {"label": label, "f1": percent_text(figures["f1"]["value"]), "rows": [r for r in rows if r[1]]}
+            )
+    return shelves
+
+
+def _said(where: str, row: Json) -> str:
+    """What a caption says about a file of a gallery: how sure the answer was, and what else it was or was taken for."""
+    sure = percent_text(row["confidence"]) if row["confidence"] is not None else ""
+    other = {"missed": f"→ {row['output']}", "given": row["target"]}.get(where, "")
+    return " · ".join(filter(None, (other, sure)))
+
+
+def _matrix(details: Json, hung: Hung) -> dict[str, Any]:
     labels, counts = details["labels"], details["confusion"]
 
     def cell(i: int, j: int) -> dict[str, Any]:
         n, total = counts[i][j], max(sum(counts[i]), 1)
         # From 0.15, so that one row of many can be seen, to 0.6, so that the number on it can be read.
-        return {"n": n or "", "kind": "hit" if i == j else "miss", "share": round(0.15 + 0.45 * n / total, 2)}
+        share = round(0.15 + 0.45 * n / total, 2)
+        view = next((view for _, view in hung.at("cell", labels[i], labels[j])), None)
+        return {"n": n or "", "kind": "hit" if i == j else "miss", "share": share, "view": view}
 
     everywhere = range(len(labels))
     return {
         "labels": labels,
+        "pictured": any(where[0] == "cell" for where in hung.views),
         "rows": [{"label": labels[i], "cells": [cell(i, j) for j in everywhere]} for i in everywhere],
     }
 
 
-def _pairs(details: Json) -> list[dict[str, Any]]:
+def _pairs(details: Json, hung: Hung) -> list[dict[str, Any]]:
     return [
-        {**pair, "share": cell("f1", pair["share"]), "range": shares("f1", [pair["share"]])[0]}
+        {
+            **pair,
+            "share": cell("f1", pair["share"]),
+            "range": shares("f1", [pair["share"]])[0],
+            "views": [view for _, view in hung.at("pair", pair["target"], pair["output"])],
+        }
         for pair in details.get("confused_pairs", ())[:_PAIRS]
     ]
 
 
-def _parts(details: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
+def _parts_metric(details: Json, spoken: bool) -> str:
+    return "accuracy" if "per_class" in details else "wer" if spoken else "loss"
+
+
+def _parts(details: Json, metric: str, words: Mapping[str, str]) -> list[dict[str, Any]]:
     """Parts of the test rows, in the order of the evaluation; labels only where they are worse, all have a table of
     their own."""
-    metric = "accuracy" if "per_class" in details else "loss"
     chosen = [part for part in details.get("slices", ()) if part["worse"] or part["by"] != "label"][:_PARTS]
     ranges = shares(metric, [part["figure"] for part in chosen])
     return [
@@ -366,10 +423,11 @@ def _reliability_remarks(details: Json, errors: Json, words: Mapping[str, str]) 
     return remarks
 
 
-def _suspicious(errors: Json, words: Mapping[str, str]) -> list[dict[str, Any]]:
+def _suspicious(errors: Json, hung: Hung, words: Mapping[str, str]) -> list[dict[str, Any]]:
     return [
         {
             "text": shorten(row["text"], _TEXT),
+            "view": hung.of("suspicious", row),
             "figures": [
                 (words["label"], f"{row['label']} ({percent_text(row['confidence'])})"),
                 (words["suggested"], f"{row['suggested_label']} ({percent_text(row['suggested_confidence'])})"),
@@ -388,13 +446,15 @@ def _answers(predictions: Sequence[Json]) -> list[Json]:
 
 
 def _worst_classified(
-    predictions: Sequence[Json], answers: str | None, words: Mapping[str, str]
+    predictions: Sequence[Json], answers: str | None, hung: Hung, words: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    wrong = [row for row in predictions if row["output"] != row["target"]]
-    # Named parts have no confidence as a whole; what is missing or too much of them says how wrong a row is.
-    wrong.sort(key=lambda row: -(row["part"][1] - row["part"][0] if answers == "spans" else row["confidence"] or 0))
+    wrong = wrong_first(predictions)
+    if answers == "spans":
+        # Named parts have no confidence as a whole; what is missing or too much of them says how wrong a row is.
+        wrong.sort(key=lambda row: row["part"][0] - row["part"][1])
     return [
         {
+            "view": hung.of("worst", row),
             "text": shorten(row["text"] if "text_pair" not in row else f"{row['text']} ‖ {row['text_pair']}", _TEXT),
             "figures": [
                 (words["wanted"], shorten(answer_text(answers, row["target"], row["text"], words), _TEXT)),
@@ -405,6 +465,27 @@ def _worst_classified(
         }
         for row in wrong[:_WORST]
     ]
+
+
+def _worst_spoken(
+    predictions: Sequence[Json], details: Json, hung: Hung, words: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Recordings with most errors, what was written beside what was said."""
+    of_place = {(row["source"], row["line"]): row for row in predictions}
+    found = []
+    for one in details["worst"]:
+        row = of_place[one["source"], one["line"]]
+        before = row.get("baseline", {}).get("output")
+        figures = [
+            (words["errors"], words["errors_of"].format(errors=one["errors"], n=one["words"])),
+            *([(words["before"], shorten(before, _TEXT))] if before else []),
+            (words["place"], f"{row['source']}:{row['line']}"),
+        ]
+        view = hung.of("worst", row)
+        found.append(
+            {"view": view, "text": shorten(one["file"], _TEXT), "diff": diff(one["pieces"]), "figures": figures}
+        )
+    return found
 
 
 def _worst_caption(classes: bool, answers: str | None, words: Mapping[str, str]) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from migaki.core.store import read_json
@@ -17,6 +15,7 @@ from migaki.core.units import seconds_text
 from migaki.report.figures import cell, number, shares, signed
 from migaki.report.search_charts import Axis, Point, bar_chart, dot_chart, parallel_chart
 from migaki.report.search_words import SEARCH
+from migaki.report.templates import rendered
 from migaki.report.words import WORDS, Language
 
 __all__ = ["write_search"]
@@ -35,12 +34,10 @@ def write_search(folder: Path, language: Language = "en") -> str:
     facts = read_json(folder / "search.json")
     words = {**WORDS[language], **SEARCH[language]}
     metric = words.get(f"metric_{facts['metric']}", facts["metric"])
-    home = files("migaki.report")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return page.from_string(home.joinpath("search.html.jinja").read_text(encoding="utf-8")).render(
+    return rendered(
+        "search.html.jinja",
         w=words,
         language=language,
-        css=Markup(home.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of ours)
         name=folder.name,
         facts=facts,
         metric=metric,
