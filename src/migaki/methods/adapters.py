@@ -198,11 +198,20 @@ class LoraConv(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(n_out, rank, 1, 1, device=base.weight.device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, I, H, W) to (B, O, H', W')."""
+        """(B, I, H, W) to (B, O, H', W'), as written; `filters` gives the same in one convolution."""
         base, dropped = self.base, self.adapter_dropout(x)
         low = nn.functional.conv2d(dropped, self.lora_A, None, base.stride, base.padding, base.dilation)
         out: torch.Tensor = base(x) + nn.functional.conv2d(low, self.lora_B) * self.scale
         return out
+
+    def filters(self) -> torch.Tensor | None:
+        """W + scale * B A, (O, I, K, K) float32; None where what comes in is dropped for A and not for W."""
+        if self.training and self.adapter_dropout.p > 0:
+            return None
+        with torch.autocast(self.lora_A.device.type, enabled=False):
+            update_OIKK = torch.einsum("or,rikl->oikl", self.lora_B[..., 0, 0].float(), self.lora_A.float())
+            updated_OIKK: torch.Tensor = torch.add(self.base.weight, update_OIKK, alpha=self.scale)
+        return updated_OIKK
 
     @torch.no_grad()
     def merged(self) -> nn.Module:

@@ -21,7 +21,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Edit", "FlatDecoder", "FlatEncoder", "Line", "filled_length", "flat_decoder", "flat_encoder", "take"]
+__all__ = [
+    "Edit",
+    "FlatDecoder",
+    "FlatEncoder",
+    "Line",
+    "attention",
+    "filled_length",
+    "flat_decoder",
+    "flat_encoder",
+    "seen_by_one",
+    "take",
+]
 
 Edit = Callable[[int, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """What a method changes in a block's output: from the block's number, (M, D) and None, or (P, D) and the places of these
@@ -313,30 +324,30 @@ class FlatDecoder:
         return x_NHE if norm is None else norm(x_NHE)  # type: ignore[no-any-return]
 
     def _attend(
-        self, attention: Any, q_NHE: torch.Tensor, k_NGE: torch.Tensor, v_NGE: torch.Tensor, line: Line
+        self, own: Any, q_NHE: torch.Tensor, k_NGE: torch.Tensor, v_NGE: torch.Tensor, line: Line
     ) -> torch.Tensor:
         """Causal attention within each row and over the shared prefix, (N, H * E)."""
-        dropout = attention.attention_dropout if attention.training else 0.0
-        scale, shared = attention.scaling, line.shared
+        dropout = own.attention_dropout if own.training else 0.0
+        scale, shared = own.scaling, line.shared
         q, k, v = (
             x.transpose(1, 2) for x in (line.grid(q_NHE[shared:]), line.grid(k_NGE[shared:]), line.grid(v_NGE[shared:]))
         )
         settings = {"dropout_p": dropout, "scale": scale, "enable_gqa": self.n_heads != self.n_groups}
         if not shared:
             # Padding stands behind every row, and causal attention never looks there: no mask is needed.
-            rows_BHTE = _attention(q, k, v, is_causal=True, **settings)
+            rows_BHTE = attention(q, k, v, is_causal=True, **settings)
             return line.gathered(rows_BHTE.transpose(1, 2)).flatten(1)
         k_S, v_S = (x[:shared].transpose(0, 1)[None] for x in (k_NGE, v_NGE))
-        prefix_1HSE = _attention(q_NHE[:shared].transpose(0, 1)[None], k_S, v_S, is_causal=True, **settings)
+        prefix_1HSE = attention(q_NHE[:shared].transpose(0, 1)[None], k_S, v_S, is_causal=True, **settings)
         n_rows, width = q.shape[0], q.shape[2]
         k, v = (torch.cat([part.expand(n_rows, -1, -1, -1), own], 2) for part, own in ((k_S, k), (v_S, v)))
         mask = torch.ones(width, shared + width, dtype=torch.bool, device=q.device).tril(shared)
-        rows_BHTE = _attention(q, k, v, attn_mask=mask, **settings)
+        rows_BHTE = attention(q, k, v, attn_mask=mask, **settings)
         rows_NX = line.gathered(rows_BHTE.transpose(1, 2)).flatten(1)
         return torch.cat([prefix_1HSE[0].transpose(0, 1).flatten(1), rows_NX])
 
 
-def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
     """softmax(q k') v. On a processor always in float32: there the backward pass in a narrower format takes three times as
     long, whatever units the processor has for products of matrices."""
     if q.device.type != "cpu":
@@ -411,10 +422,19 @@ class FlatEncoder:
         plain = type(own.key) is type(own.value) is nn.Linear
         if plain and wanted_P is not None and line.has_one_in_each_row(wanted_P):
             h_BTD, h_ND = line.grid(h_ND), take(h_ND, wanted_P)
-            seen_ND = _seen_by_one(own, own.query(h_ND).view(shape), h_BTD, padding)
+            seen_ND = seen_by_one(
+                own.query(h_ND).view(shape),
+                h_BTD,
+                own.key,
+                own.value,
+                own.scaling,
+                padding,
+                own.dropout.p,
+                own.training,
+            )
         else:
             q, k, v = (line.grid(part(h_ND).view(shape)).transpose(1, 2) for part in (own.query, own.key, own.value))
-            seen_BHTE = _attention(
+            seen_BHTE = attention(
                 q, k, v, attn_mask=padding, dropout_p=own.dropout.p if own.training else 0.0, scale=own.scaling
             )
             seen_ND = line.gathered(seen_BHTE.transpose(1, 2)).flatten(1)
@@ -424,25 +444,34 @@ class FlatEncoder:
         return layer.output(layer.intermediate(h_ND), h_ND)  # type: ignore[no-any-return]
 
 
-def _seen_by_one(own: Any, q_BHE: torch.Tensor, h_BTD: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+def seen_by_one(
+    q_BHE: torch.Tensor,
+    h_BTD: torch.Tensor,
+    key: nn.Linear,
+    value: nn.Linear,
+    scale: float,
+    padding: torch.Tensor | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+) -> torch.Tensor:
     """Attention of one query in each row, (B, H * E), without the keys and values of the other tokens.
 
     q . (K h + k) is (K' q) . h + q . k, and the mean of V h + v is V times the mean of h, plus v: so the matrices act once
     a row instead of once a token, which for a text of many tokens leaves next to nothing of the work.
     """
     n_heads, width = q_BHE.shape[1:]
-    key_HED, value_HED = (part.weight.view(n_heads, width, -1) for part in (own.key, own.value))
+    key_HED, value_HED = (part.weight.view(n_heads, width, -1) for part in (key, value))
     asked_BHD = torch.einsum("bhe,hed->bhd", q_BHE, key_HED)
     scores_BHT = asked_BHD @ h_BTD.transpose(1, 2)
-    if own.key.bias is not None:
-        scores_BHT = scores_BHT + (q_BHE * own.key.bias.view(n_heads, width)).sum(-1, keepdim=True)
-    scores_BHT = scores_BHT * own.scaling
+    if key.bias is not None:
+        scores_BHT = scores_BHT + (q_BHE * key.bias.view(n_heads, width)).sum(-1, keepdim=True)
+    scores_BHT = scores_BHT * scale
     if padding is not None:
         scores_BHT = scores_BHT.masked_fill(~padding[:, 0], -torch.inf)
-    share_BHT = F.dropout(scores_BHT.float().softmax(-1), own.dropout.p, own.training).to(h_BTD.dtype)
+    share_BHT = F.dropout(scores_BHT.float().softmax(-1), dropout, training).to(h_BTD.dtype)
     seen_BHE = torch.einsum("bhd,hed->bhe", share_BHT @ h_BTD, value_HED)
-    if own.value.bias is not None:
-        seen_BHE = seen_BHE + share_BHT.sum(-1, keepdim=True) * own.value.bias.view(n_heads, width)
+    if value.bias is not None:
+        seen_BHE = seen_BHE + share_BHT.sum(-1, keepdim=True) * value.bias.view(n_heads, width)
     return seen_BHE.flatten(1)
 
 

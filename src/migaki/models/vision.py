@@ -5,7 +5,7 @@ be trained alone as those of a transformer can. A block is a residual block; wha
 block that it leads to. A family that is not known here is computed as a whole.
 """
 
-# Shapes: B batch, C channels, H height, W width, T patches, D features
+# Shapes: B batch, C channels, H height, W width (of pictures) or heads, T patches, D features, E width of a head
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from migaki.core.errors import ModelError
+from migaki.models.convolutions import normed
+from migaki.models.flat import attention, seen_by_one
 
 __all__ = ["Eye", "eye_of", "features_of", "without_pooler"]
 
@@ -93,20 +95,86 @@ def without_pooler(model: Any) -> None:
 def _patches(model: Any, size: Sequence[int]) -> Eye:
     """ViT and DeiT: by the first token. Source: Dosovitskiy et al. 2020, arXiv:2010.11929; Touvron et al. 2020,
     arXiv:2012.12877, of which the token for distillation has no part in the features."""
+    last = len(model.layers) - 1
     return Eye(
         before=[model.embeddings],
         blocks=list(model.layers),
         behind=[model.layernorm],
         begin=model.embeddings,
-        steps=[_with(layer, None) for layer in model.layers],
+        steps=[_among_patches(layer, number == last) for number, layer in enumerate(model.layers)],
         end=lambda hidden_BTD: model.layernorm(hidden_BTD)[:, 0],
     )
+
+
+def _among_patches(layer: Any, only_first: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A block of ViT; with `only_first` for the first token alone, (B, 1, D), which is all that is asked of the last one."""
+    own = layer.attention
+
+    def step(hidden_BTD: torch.Tensor) -> torch.Tensor:
+        x_BTD = _narrow(layer.layernorm_before(hidden_BTD))
+        if only_first:
+            hidden_BTD = hidden_BTD[:, :1]
+        hidden_BTD = hidden_BTD + layer.dropout(own.o_proj(_seen(own, x_BTD, only_first)))
+        after_BTD: torch.Tensor = hidden_BTD + layer.dropout(layer.mlp(layer.layernorm_after(hidden_BTD)))
+        return after_BTD
+
+    return step
+
+
+def _narrow(x: torch.Tensor) -> torch.Tensor:
+    """In the number format of the products, which each of several layers would else put it into for itself."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def _seen(own: Any, x_BTD: torch.Tensor, only_first: bool) -> torch.Tensor:
+    """What tokens see of each other, (B, T or 1, D)."""
+    dropout = own.attention_dropout if own.training else 0.0
+    asking_BTD = x_BTD[:, :1] if only_first else x_BTD
+    q_BTHE = own.q_proj(asking_BTD).unflatten(-1, (-1, own.head_dim))
+    if only_first and type(own.k_proj) is type(own.v_proj) is nn.Linear:
+        seen_BD = seen_by_one(q_BTHE[:, 0], x_BTD, own.k_proj, own.v_proj, own.scaling, None, dropout, own.training)
+        return seen_BD[:, None]
+    k_BTHE, v_BTHE = (part(x_BTD).unflatten(-1, (-1, own.head_dim)) for part in (own.k_proj, own.v_proj))
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHE, k_BTHE, v_BTHE))
+    return attention(q, k, v, dropout_p=dropout, scale=own.scaling).transpose(1, 2).flatten(2)
 
 
 def _resnet(model: Any, size: Sequence[int]) -> Eye:
     """Source: He et al. 2015, arXiv:1512.03385."""
     layers = [layer for stage in model.encoder.stages for layer in stage.layers]
-    return Eye([model.embedder], layers, [], model.embedder, layers, lambda h_BCHW: model.pooler(h_BCHW).flatten(1))
+    stem = model.embedder
+    return Eye(
+        before=[stem],
+        blocks=layers,
+        behind=[],
+        begin=lambda pixels_BCHW: stem.pooler(_convolved(stem.embedder, pixels_BCHW)),
+        steps=[_residual(layer) for layer in layers],
+        end=lambda h_BCHW: model.pooler(h_BCHW).flatten(1),
+    )
+
+
+def _residual(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A block of ResNet."""
+
+    def step(hidden_BCHW: torch.Tensor) -> torch.Tensor:
+        beside_BCHW = hidden_BCHW
+        if (shortcut := layer.shortcut) and not isinstance(shortcut, nn.Identity):
+            beside_BCHW = normed(shortcut.convolution, shortcut.normalization, hidden_BCHW)
+        for part in layer.layer:
+            hidden_BCHW = _convolved(part, hidden_BCHW)
+        after_BCHW: torch.Tensor = layer.activation(hidden_BCHW + beside_BCHW)
+        return after_BCHW
+
+    return step
+
+
+def _convolved(part: Any, x_BCHW: torch.Tensor) -> torch.Tensor:
+    """Convolution, norm and activation of ResNet."""
+    if isinstance(part.activation, nn.ReLU):
+        return normed(part.convolution, part.normalization, x_BCHW, (0.0, float("inf")))
+    out_BCHW: torch.Tensor = part.activation(normed(part.convolution, part.normalization, x_BCHW))
+    return out_BCHW
 
 
 def _convnext(model: Any, size: Sequence[int]) -> Eye:
@@ -161,10 +229,6 @@ def _lite(model: Any, size: Sequence[int]) -> Eye:
         steps=list(model.blocks),
         end=lambda h_BCHW: model.end(h_BCHW).mean((2, 3)),
     )
-
-
-def _with(layer: Any, mask: None) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda hidden_BTD: layer(hidden_BTD, mask)
 
 
 def _in_grid(layer: Any, grid: Any, smaller: Any) -> Callable[[torch.Tensor], torch.Tensor]:

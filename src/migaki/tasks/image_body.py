@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,6 @@ __all__ = ["ImageBody", "Sight"]
 
 _ACTIVATION_BYTES = 1 << 30
 _MOST_AT_ONCE, _MOST_WITHOUT_GRADIENT = 64, 32
-_REMEMBERED = 2
-"""Numbers kept for a backward pass, per number that comes out of a layer; functions between layers keep theirs too."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +52,34 @@ class ImageBody:
         self._kept: list[Activations] = []
         self._shape: tuple[int, ...] = ()
         self.width, bytes_per_image = self._measured()
-        self._at_once = int(min(_MOST_AT_ONCE, max(1, _ACTIVATION_BYTES // (_REMEMBERED * bytes_per_image))))
+        self._at_once = min(_MOST_AT_ONCE, max(1, _ACTIVATION_BYTES // bytes_per_image))
 
-    @torch.no_grad()
     def _measured(self) -> tuple[int, int]:
-        """D, and bytes of what comes out of all layers for one image."""
-        numbers = 0
-
-        def count(module: nn.Module, arguments: Any, out: Any) -> None:
-            nonlocal numbers
-            numbers += out.numel() if isinstance(out, torch.Tensor) else 0
-
-        leaves = [module for module in self.backbone.modules() if not list(module.children())]
-        hooks = [module.register_forward_hook(count) for module in leaves]
+        """D, and bytes that an image leaves behind for a backward pass if everything is trained."""
+        parameters = list(self.backbone.parameters())
+        trained = [p.requires_grad for p in parameters]
+        self.backbone.requires_grad_(True)
         try:
-            features_1D = features_of(self.backbone, torch.zeros(1, 3, *self._size, device=self.device))
+            # What one more image adds: whatever is remembered of weights is remembered once.
+            (width, one), (_, two) = self._left_behind(1), self._left_behind(2)
         finally:
-            for hook in hooks:
-                hook.remove()
-        return features_1D.shape[1], 4 * max(1, numbers)
+            for p, was in zip(parameters, trained, strict=True):
+                p.requires_grad_(was)
+        return width, max(1, two - one)
+
+    def _left_behind(self, n_images: int) -> tuple[int, int]:
+        """D, and bytes that are remembered after a forward pass."""
+        kept: dict[int, int] = {}
+
+        def remember(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        pixels_BCHW = torch.zeros(n_images, 3, *self._size, device=self.device)
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+            features_BD = features_of(self.backbone, _laid_out(pixels_BCHW))
+        return features_BD.shape[1], sum(kept.values())
 
     @property
     def device(self) -> torch.device:
@@ -192,7 +200,9 @@ class ImageBody:
 
 
 def _pieces(n: int, size: int) -> list[list[int]]:
-    return [list(range(at, min(at + size, n))) for at in range(0, n, size)]
+    """Numbers 0 to n - 1 in as few pieces of at most `size` as it takes, all of about one length."""
+    ends = [round(n * (i + 1) / pieces) for pieces in [-(-n // size)] for i in range(pieces)]
+    return [list(range(start, end)) for start, end in pairwise([0, *ends])]
 
 
 def _laid_out(x: torch.Tensor) -> torch.Tensor:
