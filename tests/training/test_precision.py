@@ -79,6 +79,12 @@ def test_the_most_common_shapes_are_measured_once_for_each_machine(
     assert len(probed["asked"]) == 4
 
 
+def test_a_convolution_is_measured_as_the_product_it_is(probed: dict[str, Any]) -> None:
+    """Filters of 3 x 3 over 8 channels are 72 numbers a place; those that see one channel each are no product."""
+    measured_precision(nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 5, groups=16)), CPU, "auto")
+    assert probed["asked"] == [[(16, 72)]]
+
+
 def test_a_model_without_matrices_is_measured_at_some_shape(probed: dict[str, Any]) -> None:
     measured_precision(nn.Embedding(3, 4), CPU, "auto")
     assert probed["asked"] == [[(512, 512)]]

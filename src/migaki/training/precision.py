@@ -72,12 +72,15 @@ def measured_precision(model: nn.Module, device: torch.device, wanted: str) -> P
 
 
 def _common_shapes(model: nn.Module) -> list[tuple[int, int]]:
-    """The (out, in) shapes in which the model computes most."""
+    """The (out, in) shapes in which the model computes most; a convolution is a product with each place it sees."""
     work: Counter[tuple[int, int]] = Counter()
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding):
-            work[(weight.shape[0], weight.shape[1])] += weight.numel()
+        if not isinstance(weight, torch.Tensor) or isinstance(module, nn.Embedding):
+            continue
+        # Filters that see one channel each are no products of matrices.
+        if weight.ndim == 2 or (weight.ndim >= 3 and weight.shape[1] > 1):
+            work[(weight.shape[0], weight[0].numel())] += weight.numel()
     return [shape for shape, _ in work.most_common(_SHAPES)] or [(512, 512)]
 
 
