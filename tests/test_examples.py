@@ -1,4 +1,4 @@
-"""The two examples run, agree on the base, and teach something."""
+"""The examples run; the two that train agree on the base, and teach something."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -49,3 +50,20 @@ def test_the_inline_loop_uses_nothing_of_migaki():
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "torch" in imported
     assert not [name for name in imported if name.split(".")[0] in ("migaki", "peft")]
+
+
+def test_the_digits_are_written_with_a_recipe_that_reads_them(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    from migaki.recipe import Recipe
+
+    said = run_example("digits", [str(tmp_path / "digits")], monkeypatch, capsys)
+    assert "1797 images" in said
+    first = Image.open(tmp_path / "digits" / "images" / "0" / "0000.png")
+    assert (first.size, first.mode) == ((64, 64), "L")
+    small_HW = load_digits().images[0] * 255 / 16
+    assert abs(float(np.asarray(first).mean()) - float(small_HW.mean())) < 3  # enlarged, as bright as before
+    recipe = Recipe.from_file(tmp_path / "digits" / "digits.yaml")
+    assert recipe.task.size == 64
+    assert len(list((tmp_path / "digits" / "images").glob("*/*.png"))) == 1797
