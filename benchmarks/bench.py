@@ -40,6 +40,18 @@ WORKS = {
     ),
     "text-full": (12, [("migaki", "best"), ("trainer", "best"), ("trainer", "best-bf16"), ("trainer", "defaults")]),
     "text-top": (40, [("migaki", "best"), ("trainer", "best"), ("trainer", "best-bf16")]),
+    "lite0-full": (12, [("migaki", "best"), ("images", "best"), ("images", "best-bf16"), ("images", "defaults")]),
+    "resnet50-full": (6, [("migaki", "best"), ("images", "best"), ("images", "best-bf16"), ("images", "defaults")]),
+    "vit-full": (8, [("migaki", "best"), ("images", "best"), ("images", "best-bf16"), ("images", "defaults")]),
+    "lite0-top": (10, [("migaki", "best"), ("images", "best"), ("images", "best-bf16")]),
+    "resnet50-top": (8, [("migaki", "best"), ("images", "best"), ("images", "best-bf16")]),
+    "vit-top": (8, [("migaki", "best"), ("images", "best"), ("images", "best-bf16")]),
+}
+SCRIPTS = {
+    "migaki": "side_migaki.py",
+    "trainer": "side_trainer.py",
+    "trl": "side_trainer.py",
+    "images": "side_images.py",
 }
 
 
@@ -53,7 +65,7 @@ def calibrate() -> float:
 
 
 def run(side: str, work: str, variant: str, folder: Path, steps: int, models: dict[str, str]) -> dict:
-    script, python = ("side_migaki.py", OURS) if side == "migaki" else ("side_trainer.py", PEERS)
+    script, python = SCRIPTS[side], OURS if side == "migaki" else PEERS
     words = [work, variant, str(folder), str(steps)]
     if side != "migaki":
         words = [side, *words, json.dumps(models)]
@@ -112,16 +124,14 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
-    subprocess.run(
-        [
-            OURS,
-            "-c",
-            f"import sys; sys.path.insert(0, {str(HERE)!r}); import work, pathlib; work.write(pathlib.Path({str(folder)!r}))",
-        ],
-        check=True,
-    )
-    models = models_of()
-    for work in WORKS if arguments.work == "all" else [arguments.work]:
+    works = list(WORKS) if arguments.work == "all" else [arguments.work]
+    models = {}
+    if any(_sees(work) for work in works):
+        models |= json.loads(_written(folder, "write_images"))
+    if not all(_sees(work) for work in works):
+        _written(folder, "write")
+        models |= models_of()
+    for work in works:
         steps, sides = WORKS[work]
         rounds = []
         for number in range(arguments.rounds):
@@ -130,24 +140,40 @@ def main() -> int:
                 found[f"{side} {variant}"] = run(side, work, variant, folder, steps, models)
                 print(f"{work} round {number + 1} {side} {variant}: {found[f'{side} {variant}']}", flush=True)
             rounds.append(found)
-        result = {
-            "work": work,
-            "steps": steps,
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": {"processor": _processor(), "cores": _cores(), "system": platform.platform()},
-            "versions": {"migaki": _versions(OURS), "peers": _versions(PEERS)},
-            **{
-                k: v
-                for side, variant in sides
-                if side == "migaki"
-                for k, v in summary(rounds, f"migaki {variant}").items()
-            },
-            "rounds": rounds,
-        }
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / f"{work}.json").write_text(json.dumps(result, indent=1) + "\n")
+            # After each round, so that what was measured is not lost with what is stopped.
+            result = _result(work, rounds)
+            arguments.output.mkdir(parents=True, exist_ok=True)
+            (arguments.output / f"{work}.json").write_text(json.dumps(result, indent=1) + "\n")
         print(json.dumps({k: v for k, v in result.items() if k.startswith("ratios")}, indent=1), flush=True)
     return 0
+
+
+def _result(work: str, rounds: list[dict[str, dict]]) -> dict:
+    steps, sides = WORKS[work]
+    ours = [f"{side} {variant}" for side, variant in sides if side == "migaki"]
+    return {
+        "work": work,
+        "steps": steps,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"processor": _processor(), "cores": _cores(), "system": platform.platform()},
+        "versions": {"migaki": _versions(OURS), "peers": _versions(PEERS)},
+        **{key: value for name in ours for key, value in summary(rounds, name).items()},
+        "rounds": rounds,
+    }
+
+
+def _sees(work: str) -> bool:
+    return any(side == "images" for side, _ in WORKS[work][1])
+
+
+def _written(folder: Path, by: str) -> str:
+    """The last line of what a function of work.py says about the files it wrote."""
+    code = (
+        f"import json, sys, pathlib; sys.path.insert(0, {str(HERE)!r}); import work; "
+        f"print(json.dumps(work.{by}(pathlib.Path({str(folder)!r}))))"
+    )
+    done = subprocess.run([OURS, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _processor() -> str:

@@ -60,12 +60,13 @@ def main(work: str, variant: str, folder: Path, steps: int) -> None:
             "training": {**training, "epochs": 2, "max_steps": None, "learning_rate": 5e-4},
         },
     }
+    recipe = recipes[work] if work in recipes else image_recipe(work, folder, steps)
     watch = Watch()
-    run = migaki.train(recipes[work], runs=tempfile.mkdtemp(), monitor=watch)
+    run = migaki.train(recipe, runs=tempfile.mkdtemp(), monitor=watch)
     lines = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     done = [line for line in lines if line["event"] == "step"]
     # The first epoch of the kept activations includes making them; from the second on it is what an epoch costs.
-    counted = [line for line in done if line["epoch"] > 1] if work == "text-top" else done[1:]
+    counted = [line for line in done if line["epoch"] > 1] if work.endswith("-top") else done[1:]
     seconds = sum(line["seconds"] for line in counted)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     metric = "loss" if work == "chat-lora" else "accuracy"
@@ -82,6 +83,24 @@ def main(work: str, variant: str, folder: Path, steps: int) -> None:
             }
         )
     )
+
+
+def image_recipe(work: str, folder: Path, steps: int) -> dict:
+    """Of the model that a work begins with; all of it, or its last block and the head."""
+    model, what = work.split("-")
+    training = {"batch_size": 16, "learning_rate": 3e-4, "schedule": "linear", "checkpoint_minutes": None}
+    return {
+        "task": {"kind": "classify_image", "head": "random"},
+        "model": "bundled:efficientnet-lite0" if model == "lite0" else str(folder / model),
+        "data": {
+            "train": str(folder / "images"),
+            "valid": str(folder / "images-test"),
+            "test": str(folder / "images-test"),
+        },
+        "method": "full" if what == "full" else {"kind": "frozen", "blocks": 1},
+        "training": {**training, **({"max_steps": steps} if what == "full" else {"epochs": 3})},
+        "generality": "off",
+    }
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 CHAT_ROWS, TEXT_ROWS, TEST_ROWS = 500, 3000, 200
+IMAGES, TEST_IMAGES, IMAGE_SIDE = 512, 96, 128
 CLASSES = 16
 
 
@@ -53,6 +54,53 @@ def write(folder: Path) -> None:
     dice.shuffle(texts)
     _write(folder / "texts.jsonl", texts[:TEXT_ROWS])
     _write(folder / "texts-test.jsonl", texts[TEXT_ROWS:])
+
+
+def write_images(folder: Path) -> dict[str, str]:
+    """`images/LABEL/*.png` and `images-test/LABEL/*.png`: scikit-learn's digits, enlarged; and models of real size with random
+    weights, by name, with the folder of each."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from sklearn.datasets import load_digits
+    from transformers import AutoModel, ConvNextImageProcessor, ResNetConfig, ViTConfig, ViTImageProcessor
+
+    from migaki.models import Model, hashed, locate
+
+    digits = load_digits()
+    for number in range(IMAGES + TEST_IMAGES):
+        part = "images" if number < IMAGES else "images-test"
+        path = folder / part / str(digits.target[number]) / f"{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray((digits.images[number] * 255 / 16).astype(np.uint8), "L")
+        image.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC).save(path)
+    torch.manual_seed(0)
+    small = ViTConfig(hidden_size=384, intermediate_size=1536, num_attention_heads=6)
+    sized = {"size": {"height": 224, "width": 224}}
+    for name, config, processor in (
+        ("resnet50", ResNetConfig(), ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=1.0)),
+        ("vit", small, ViTImageProcessor(**sized)),
+    ):
+        model = AutoModel.from_config(config)
+        _settle(model)
+        model.save_pretrained(folder / name)
+        processor.save_pretrained(folder / name)
+    lite = hashed(locate(Model(reference="bundled:efficientnet-lite0")))
+    return {"resnet50": str(folder / "resnet50"), "vit": str(folder / "vit"), "lite0": str(lite.folder)}
+
+
+def _settle(model: object) -> None:
+    """Give batch norms the statistics of noise, as a training would: with those of no picture at all, mean 0 and variance 1,
+    a network of many layers overflows or fades."""
+    import torch
+
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain mean over what is seen
+    with torch.no_grad():
+        model(pixel_values=torch.randn(8, 3, 224, 224))
+    model.eval()
 
 
 def _write(path: Path, rows: list[dict]) -> None:
