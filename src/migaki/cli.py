@@ -764,7 +764,8 @@ def _choose(arguments: argparse.Namespace) -> None:
     subject = subject_of(arguments.data, task=arguments.task)
     room = int(arguments.memory * 2**30) if arguments.memory else memory_bytes()[0]
     found = choose(subject, minutes=arguments.minutes, memory_bytes=room, cards=arguments.cards, probe=arguments.probe)
-    print(f"language by script: {found.language}; {arguments.minutes:g} minutes, {bytes_text(room)}")
+    by_script = f"language by script: {found.language}; " if found.language != "any" else ""
+    print(f"{by_script}{arguments.minutes:g} minutes, {bytes_text(room)}")
     shown = [
         c for c in found.candidates if arguments.all or (c.card.speaks(found.language) and not all(c.fits.values()))
     ]

@@ -12,13 +12,15 @@ from migaki.audit.light import text_of
 from migaki.audit.look import Subject
 from migaki.choosing.cards import ModelCard, model_cards
 from migaki.choosing.estimate import METHODS, Estimate, Work, estimate
+from migaki.choosing.media import MEDIA
+from migaki.choosing.media_cards import MediaCard
 from migaki.core.errors import ModelError
 from migaki.core.types import Splits
 from migaki.data.splits import labels_of
 from migaki.evaluation.slices import script_of
 from migaki.models import Model, locate
 
-__all__ = ["Candidate", "Choice", "choose", "language_of"]
+__all__ = ["Candidate", "Choice", "choose", "is_at_hand", "language_of"]
 
 _CHARACTERS_A_TOKEN = {"ja": 1.6, "en": 4.2}
 """Where no tokenizer is at hand. Measured with those of e5-small on SIB-200 in Japanese and of MiniLM in English."""
@@ -29,7 +31,7 @@ _LATIN_SHARE = 0.5
 class Candidate:
     """One model and what it would cost."""
 
-    card: ModelCard
+    card: ModelCard | MediaCard
     at_hand: bool
     estimates: tuple[Estimate, ...]
     fits: Mapping[str, str]
@@ -107,6 +109,10 @@ def choose(
         DataError: the rows cannot be used.
         UsageError: the cards cannot be used.
     """
+    if subject.content_kind in MEDIA:
+        from migaki.choosing.media_choice import choose_media
+
+        return choose_media(subject, minutes=minutes, memory_bytes=memory_bytes, cards=cards, probe=probe)
     # What makes vectors of texts can also give several labels, or name parts.
     task = "generate" if subject.content_kind == "conversation" else "classify_text"
     known = [card for card in model_cards(cards) if task in card.tasks]
@@ -129,7 +135,7 @@ def choose(
         methods = METHODS if task == "classify_text" else METHODS[1:]
         estimates = tuple(estimate(card, method, work, speed, process_bytes) for method in methods)
         fits: dict[str, str] = {e.method: _obstacle(e, minutes, memory_bytes) for e in estimates}
-        found.append(Candidate(card, _at_hand(card), estimates, fits, ""))
+        found.append(Candidate(card, is_at_hand(card.reference), estimates, fits, ""))
     found = [Candidate(c.card, c.at_hand, c.estimates, c.fits, _reason(c, language)) for c in found]
     found.sort(key=lambda c: _rank(c, language))
     if probe and subject.content_kind == "labelled":
@@ -156,11 +162,12 @@ def _work(splits: Splits, texts: Sequence[str], language: str, subject: Subject)
     )
 
 
-def _at_hand(card: ModelCard) -> bool:
-    if card.reference.startswith("hf:"):
+def is_at_hand(reference: str) -> bool:
+    """Whether a model is on this machine."""
+    if reference.startswith("hf:"):
         return False
     try:
-        locate(Model(reference=card.reference))
+        locate(Model(reference=reference))
     except ModelError:
         return False
     return True

@@ -1,0 +1,96 @@
+"""Candidates among models of images and of sounds, the sensible ones first, each with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from migaki.audit.look import Subject
+from migaki.choosing.choose import Candidate, Choice, is_at_hand, language_of
+from migaki.choosing.estimate import METHODS, Estimate
+from migaki.choosing.media import MEDIA, estimate_media, known_for, media_work
+from migaki.core.errors import UsageError
+from migaki.core.types import Splits
+
+__all__ = ["choose_media"]
+
+_LIGHTER = {"full": "lora", "lora": "frozen", "frozen": "probe"}
+_SMALLER = {"classify_image": "a smaller task.size", "classify_audio": "shorter recordings", "transcribe": ""}
+_SPOKEN = {"ja": "Japanese", "en": "English"}
+
+
+def choose_media(
+    subject: Subject, *, minutes: float, memory_bytes: int, cards: Path | None = None, probe: bool = False
+) -> Choice:
+    """Rank the models of all cards for these files, as `choose` does for texts.
+
+    Raises:
+        UsageError: something is asked for that there is for texts alone.
+    """
+    if cards is not None:
+        raise UsageError("--cards describes models of texts; models of images and sounds are those that migaki knows.")
+    task = MEDIA[subject.content_kind]
+    if probe:
+        raise UsageError(f"--probe measures models of texts. For {task} train by method: probe, which takes no longer.")
+    splits = subject.data.load(subject.content_kind, subject.recipe.seed if subject.recipe else 0)
+    language = _language(splits)
+    work = media_work(splits, language, subject)
+    import transformers.modeling_utils  # noqa: F401 - a training has it loaded, and its memory counts
+
+    from migaki.choosing.media_speed import measured_rate
+    from migaki.training.monitor import present_bytes
+
+    process_bytes = present_bytes()
+    # What writes has no features that a head could be fitted to.
+    methods = METHODS[1:] if task == "transcribe" else METHODS
+    found = []
+    for card in known_for(task):
+        estimates = estimate_media(card, work, measured_rate(card.family), process_bytes, methods)
+        fits: dict[str, str] = {e.method: _obstacle(e, task, minutes, memory_bytes) for e in estimates}
+        candidate = Candidate(card, is_at_hand(card.reference), estimates, fits, "")
+        found.append(Candidate(card, candidate.at_hand, estimates, fits, _reason(candidate, language)))
+    found.sort(key=lambda candidate: _rank(candidate, language))
+    return Choice(language, tuple(found), minutes, memory_bytes)
+
+
+def _language(splits: Splits) -> str:
+    """Of the transcripts; `any` where there are none."""
+    said = [text for row in splits.train.rows if (text := getattr(row.content, "transcript", None))]
+    return language_of(said) if said else "any"
+
+
+def _obstacle(found: Estimate, task: str, minutes: float, memory_bytes: int) -> str:
+    if found.peak_bytes > memory_bytes:
+        lighter = _LIGHTER.get(found.method)
+        ways = [f"try {lighter}" if lighter else "take a smaller model", _SMALLER[task], "training.batch_size: 8"]
+        helped = ", ".join(way for way in ways if way)
+        return f"needs {found.peak_bytes / 2**30:.1f} of {memory_bytes / 2**30:.1f} GiB: {helped}"
+    if found.seconds > 60 * minutes:
+        return f"takes {found.seconds / 60:.0f} of {minutes:.0f} minutes: fewer epochs, fewer rows, or a lighter method"
+    return ""
+
+
+def _rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
+    card = candidate.card
+    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
+    own = card.languages[0] in (language, "multi", "any")
+    return (
+        not card.speaks(language),
+        not fitting,
+        not candidate.at_hand,
+        not own,
+        -len(fitting),
+        -card.parameters,
+    )
+
+
+def _reason(candidate: Candidate, language: str) -> str:
+    card, words = candidate.card, []
+    if language in _SPOKEN:
+        words.append(f"{'writes' if card.speaks(language) else 'does not write'} {_SPOKEN[language]}")
+    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
+    words.append(f"fits by {', '.join(fitting)}" if fitting else "does not fit")
+    words.append(
+        "at hand" if candidate.at_hand else "to be fetched" if card.reference.startswith("bundled:") else "from the hub"
+    )
+    return "; ".join(words)
