@@ -241,6 +241,8 @@ def _without_effect(recipe: Recipe) -> list[str]:
         return []
     of_task = {f"task.{name}": getattr(recipe.task, name, None) for name in ("focal_gamma", "augment")}
     asked = {"training.resample": recipe.training.resample, **of_task}
+    if not recipe.method.uses_base:
+        asked["training.workers"] = recipe.training.workers
     return [name for name, value in asked.items() if value]
 
 
