@@ -2,7 +2,8 @@
 
     apt-get install asterisk-core-sounds-en asterisk-core-sounds-en-wav
     python benchmarks/prompts.py data/prompts
-    migaki train recipes/transcribe-lora.yaml --set data.train=$PWD/data/prompts --set data.split.by=group
+    migaki train recipes/transcribe-lora.yaml --set data.train=$PWD/data/prompts --set data.split.by=group \\
+        --set data.valid=0.15 --set data.test=0.35
     python benchmarks/prompts.py --result runs/0001-transcribe-lora > benchmarks/results/MACHINE/transcribe-lora.json
 
 The recordings (8 kHz, one voice: Allison Smith, Digium) and their texts are CC-BY-SA-3.0, see the package's copyright file;
@@ -102,7 +103,7 @@ def result(run: Path) -> dict[str, object]:
     data = json.loads((run / "data.json").read_text())
     return {
         "work": "transcribe: prompts of Debian's asterisk-core-sounds-en, see benchmarks/prompts.py",
-        "recipe": (run / "recipe.yaml").read_text(),
+        "recipe": re.sub(r"(?m)^  train: .*$", "  train: data/prompts", (run / "recipe.yaml").read_text()),
         "rows": {name: split["rows"] for name, split in data["splits"].items()},
         "model": environment["model"],
         "environment": {name: value for name, value in environment.items() if name != "model"},

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from migaki.models import BUNDLED
 from migaki.models.merges import mend_merges
 from tiny_speech import whisper_tokenizer
 
@@ -45,3 +46,12 @@ def test_a_tokenizer_of_another_kind_is_left_alone(tiny_encoder):
     from transformers import AutoTokenizer
 
     assert mend_merges(AutoTokenizer.from_pretrained(tiny_encoder)) == []
+
+
+@pytest.mark.skipif(not BUNDLED["whisper-base"].is_there(), reason="migaki models get whisper-base")
+def test_whisper_base_as_it_comes_lacks_its_first_merge():
+    file = BUNDLED["whisper-base"].weight_file().parent / "tokenizer.json"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file))
+    assert tokenizer.convert_ids_to_tokens(tokenizer(" the")["input_ids"])[-3:-1] == ["Ġ", "the"]
+    assert mend_merges(tokenizer) == ["Ġt"]
+    assert "Ġthe" in tokenizer.convert_ids_to_tokens(tokenizer(" the")["input_ids"])

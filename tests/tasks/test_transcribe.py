@@ -331,6 +331,14 @@ def test_what_is_predicted_says_how_sure_it_is_and_which_phrase_it_repeats(runs)
     assert prediction is not None
 
 
+def test_methods_are_compared_by_errors_per_word_on_the_same_recordings(models, recordings, tmp_path):
+    made = recipe_of(models / "hubert", recordings, "full")
+    comparison = migaki.compare(made, ["zero_shot", "frozen"], runs=tmp_path)
+    facts = json.loads((comparison.folder / "comparison.json").read_text())
+    assert (facts["metric"], facts["better"]) == ("wer", "min")
+    assert set(facts["methods"]) == {"zero_shot", "frozen"}
+
+
 def test_what_was_forgotten_is_measured_on_recordings_of_your_own(models, recordings, tmp_path):
     others = record(tmp_path / "others", 4, longest_s=0.5)
     (tmp_path / "others.jsonl").write_text("".join(json.dumps({**row, "text": "press two"}) + "\n" for row in others))

@@ -159,7 +159,7 @@ BUNDLED: dict[str, Card] = {
             sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
             licence="MIT",
             languages=("ja", "en", "and 97 others"),
-            use="speech, 72.6 M parameters, 20.6 M of them in the encoder that hears: classification of recordings",
+            use="speech, 72.6 M parameters, 20.6 M of them in the encoder that hears: speech recognition, classification of recordings",
             form="ct2-whisper",
             companions=(
                 (

@@ -137,7 +137,7 @@ class Hearing:
     # How recordings are altered
 
     @property
-    def varies(self) -> str:
+    def varies(self) -> Literal["never", "in_views", "always"]:
         return self._varying.varies if self._varying else "never"
 
     def varied(self, sound: Sound, number: int, epoch: int) -> Sound:
