@@ -120,6 +120,25 @@ def test_a_short_prompt_is_divided_and_no_token_is_edited_twice(
     assert marks_T.tolist() == [1] * wanted[0] + [0] * (prompt - sum(wanted)) + [2] * wanted[1] + [0] * 4
 
 
+def test_all_tokens_of_the_prompt_may_be_edited_and_none_behind_it() -> None:
+    assert prompt_marks(3, 5, "all", 7).tolist() == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("pooling", "wanted"), [("mean", ("all", 0)), ("cls", (7, 7))])
+def test_where_the_mean_of_all_tokens_is_judged_all_are_edited_unless_the_recipe_says_otherwise(
+    pooling: Any, wanted: tuple[Any, int], tiny_encoder: Path
+) -> None:
+    for reft, found in ((Reft(), wanted), (Reft(first=2, last=1), (2, 1))):
+        base, task = base_from(tiny_encoder, "encoder"), task_of("classify_text", pooling=pooling)
+        edits = reft.prepare(base, task, rows_of("classify_text", 8), 0).network.edits
+        assert (edits.first, edits.last) == found
+
+
+def test_before_an_answer_only_the_ends_of_the_prompt_are_edited(tiny_encoder: Path, tiny_decoder: Path) -> None:
+    edits = learner_for("generate", Reft(), tiny_encoder, tiny_decoder).network.edits
+    assert (edits.first, edits.last) == (7, 7)
+
+
 # The formula, against a computation of its own
 
 
@@ -169,7 +188,7 @@ class Dense:
         return h_1TD + change_1TD
 
     def mark(self, n_prompt: int, n_tokens: int) -> None:
-        first, last = self.reft.first, self.reft.last
+        first, last = (n_prompt, 0) if self.reft.first == "all" else (self.reft.first, self.reft.last)
         if n_prompt < first + last:
             first, last = min(first, n_prompt // 2), min(last, (n_prompt + 1) // 2)
         self.first_T = torch.tensor([float(i < first) for i in range(n_tokens)])
@@ -197,13 +216,15 @@ class Dense:
         return total, n_targets
 
 
-@pytest.mark.parametrize(("form", "tied"), SETTINGS)
+@pytest.mark.parametrize(
+    ("form", "tied", "first"), [*((form, tied, SMALL["first"]) for form, tied in SETTINGS), ("loreft", True, "all")]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_twenty_steps_from_the_papers_start_are_those_of_the_dense_formula(
-    kind: str, form: Any, tied: bool, tiny_encoder: Path, tiny_decoder: Path
+    kind: str, form: Any, tied: bool, first: Any, tiny_encoder: Path, tiny_decoder: Path
 ) -> None:
     """Loss and gradients of the first step, then the losses of twenty steps of AdamW."""
-    reft = Reft(form=form, tied=tied, init="paper", **SMALL)
+    reft = Reft(form=form, tied=tied, init="paper", **{**SMALL, "first": first})
     learner = learner_for(kind, reft, tiny_encoder, tiny_decoder, moved=False)
     assert learner.network.body.use_flat
     rows = rows_of(kind, 3)

@@ -1,6 +1,6 @@
 """The edit of hidden vectors behind blocks, where in a prompt it falls, how it is attached, and its files.
 
-h + R'(W h + b - R h) at the first and the last tokens of the prompt. Source: Wu et al. 2024, arXiv:2404.03592, eq. 2.
+h + R'(W h + b - R h) at the first and the last tokens of the prompt, or at all of them. Source: Wu et al. 2024, arXiv:2404.03592, eq. 2.
 """
 
 # Shapes: U units, N tokens in line, P wanted tokens, K edited tokens, B rows, T tokens, D hidden, R rank
@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -35,10 +35,12 @@ __all__ = ["Interventions", "intervene", "load_interventions", "prompt_marks", "
 _WEIGHTS, _CONFIG = "reft_model.safetensors", "reft_config.json"
 _FIRST, _LAST = 1, 2
 """Marks of the tokens at the beginning and at the end of the prompt."""
+_USUAL_FIRST = 7
 
 
-def prompt_marks(prompt: int, length: int, first: int, last: int) -> np.ndarray:
-    """Which tokens of a row are edited, (T,) int8: 1 at the first ones of its prompt, 2 at the last ones, 0 elsewhere.
+def prompt_marks(prompt: int, length: int, first: int | Literal["all"], last: int) -> np.ndarray:
+    """Which tokens of a row are edited, (T,) int8: 1 at the first ones of its prompt, or all of them, 2 at the last ones, 0
+    elsewhere.
 
     A prompt too short for both is divided between them, so that no token is edited twice (section 4.1 of the paper).
 
@@ -49,6 +51,8 @@ def prompt_marks(prompt: int, length: int, first: int, last: int) -> np.ndarray:
     >>> prompt_marks(5, 8, first=2, last=2).tolist(), prompt_marks(5, 6, first=7, last=7).tolist()
     ([1, 1, 0, 2, 2, 0, 0, 0], [1, 1, 2, 2, 2, 0])
     """
+    if first == "all":
+        first, last = prompt, 0
     if first and last and prompt < first + last:
         first, last = min(first, prompt // 2), min(last, prompt - prompt // 2)
     marks_T = np.zeros(length, dtype=np.int8)
@@ -67,7 +71,9 @@ class Interventions(nn.Module):
 
     def __init__(self, reft: Reft, blocks: Sequence[int], width: int, seed: int, device: torch.device) -> None:
         super().__init__()
-        marked = {"first": (_FIRST, reft.first), "last": (_LAST, reft.last)}
+        self.first: int | Literal["all"] = _USUAL_FIRST if reft.first is None else reft.first
+        self.last = 0 if self.first == "all" else reft.last
+        marked = {"first": (_FIRST, self.first), "last": (_LAST, self.last)}
         names = ["all"] if reft.tied else [name for name, (_, n) in marked.items() if n]
         self.places: Mapping[str, Sequence[int]] = {
             name: (_FIRST, _LAST) if name == "all" else marked[name][:1] for name in names
@@ -99,7 +105,7 @@ class Interventions(nn.Module):
 
     def marks(self, prompt: int, length: int) -> np.ndarray:
         """As `prompt_marks`, with the recipe's numbers of tokens."""
-        return prompt_marks(prompt, length, self.reft.first, self.reft.last)
+        return prompt_marks(prompt, length, self.first, self.last)
 
     def rotations(self) -> torch.Tensor:
         """R of every unit, (U, R, D); for LoReFT with orthonormal rows: L^-1 A with L L' = A A' (CholeskyQR).
@@ -200,6 +206,8 @@ def intervene(network: Any, reft: Reft, seed: int) -> None:
     Raises:
         RecipeError: a block is not there, the rank is above the model's width, or nothing would be edited.
     """
+    if reft.first is None and network.judges_all_tokens:
+        reft = reft.model_copy(update={"first": "all"})
     n_blocks, width = len(blocks_of(network.backbone)), network.body.width
     chosen = list(range(n_blocks)) if reft.layers == "all" else sorted(set(reft.layers))
     problems = []
@@ -211,7 +219,7 @@ def intervene(network: Any, reft: Reft, seed: int) -> None:
     if reft.rank > width:
         found = f"{reft.rank} is more than the {width} numbers of a hidden vector of this model."
         problems.append(Problem("method.rank", found))
-    if not reft.first and not reft.last:
+    if reft.first == reft.last == 0:
         problems.append(Problem("method.first", "and method.last are both 0, so no token would be edited; raise one."))
     if problems:
         raise RecipeError(problems)
@@ -232,8 +240,8 @@ def _config(network: Any) -> dict[str, Any]:
         "form": edits.reft.form,
         "rank": edits.reft.rank,
         "layers": sorted({block for block, _ in edits.units}),
-        "first": edits.reft.first,
-        "last": edits.reft.last,
+        "first": edits.first,
+        "last": edits.last,
         "tied": edits.reft.tied,
     }
 

@@ -1,4 +1,4 @@
-"""ReFT: low-rank edits of the hidden vectors at the ends of the prompt, while every weight of the base stays as it is."""
+"""ReFT: low-rank edits of the hidden vectors of the prompt's tokens, while every weight of the base stays as it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Reft"]
 
 
 class Reft(Method):
-    """Low-rank edits of what comes out of the blocks, at the first and last tokens of the prompt; the base stays frozen.
+    """Low-rank edits of what comes out of the blocks, at some or all tokens of the prompt; the base stays frozen.
 
     The prompt is the whole text for a classifier. For a generator it is what stands before the first token that is
     learned, in a conversation of several turns that is before the first learned answer; answers are never edited. Trains a
@@ -36,8 +36,11 @@ class Reft(Method):
     """Width of the edit. Trained parameters grow in proportion: 2 x rank x hidden size + rank for each unit."""
     layers: Literal["all"] | list[NonNegativeInt] = "all"
     """Behind which blocks, counted from 0: all of them, or for example [3, 9, 18, 24]."""
-    first: NonNegativeInt = 7
-    """How many of the prompt's first tokens are edited. A prompt too short for first and last is divided between them."""
+    first: NonNegativeInt | Literal["all"] | None = None
+    """How many of the prompt's first tokens are edited; a prompt too short for first and last is divided between them.
+    all: each of its tokens, and `last` says nothing then. null: 7, as in the paper, where an answer is written or one token
+    stands for the text; all where the text is judged by the mean of its tokens or each token for itself, since what is
+    edited at the ends alone hardly moves a mean."""
     last: NonNegativeInt = 7
     """How many of the prompt's last tokens are edited."""
     tied: bool = True
@@ -63,7 +66,7 @@ class Reft(Method):
             **super().space(task, shape),
             "method.rank": [1, 2, 4, 8, 16],
             **({"method.layers": {"choice": ["all", upper]}} if 0 < len(upper) < shape.blocks else {}),
-            "method.first": [1, 3, 5, 7, 9],
+            "method.first": {"choice": ["all", 1, 3, 5, 7, 9]},
             "method.last": [1, 3, 5, 7, 9],
         }
 

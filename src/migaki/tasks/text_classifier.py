@@ -68,6 +68,11 @@ class TextClassifier(Classifier):
         self._focal_gamma = getattr(task, "focal_gamma", 0.0)
         self.to(base.model.device)
 
+    @property
+    def judges_all_tokens(self) -> bool:
+        """Whether each token counts as much as any other."""
+        return bool(self.pooling == "mean")
+
     def encode(self, dataset: Dataset) -> Sequence[Example]:
         """Rows with their token ids and class index.
 

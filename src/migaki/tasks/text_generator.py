@@ -67,6 +67,9 @@ class TextGenerator(nn.Module):
         if not self._plain_head:
             self.body.use_flat = False
 
+    judges_all_tokens = False
+    """Only what stands behind the prompt is judged."""
+
     @property
     def device(self) -> torch.device:
         return self.backbone.device  # type: ignore[no-any-return]

@@ -83,6 +83,8 @@ class TokenTagger(nn.Module):
         self.head = nn.Linear(config.hidden_size, len(self.tags))
         self.to(base.model.device)
 
+    judges_all_tokens = True
+
     @property
     def device(self) -> torch.device:
         return self.head.weight.device
