@@ -7,13 +7,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
+from migaki.core.errors import DamagedError
 from migaki.evaluation.calibration import log_softmax
 
-__all__ = ["PENALTIES", "Logistic", "fit_each", "fit_logistic", "fit_present"]
+__all__ = ["PENALTIES", "Logistic", "fit_each", "fit_logistic", "fit_present", "saved_weights"]
 
 PENALTIES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 _MOST_STEPS = 1000
@@ -149,3 +152,19 @@ def _one_head(x_ND: Any, wanted_N: np.ndarray, positive_weight: float, penalty: 
         model = LogisticRegression(C=1 / penalty, max_iter=_MOST_STEPS)
         model.fit(x_ND, wanted_N, sample_weight=np.where(wanted_N, positive_weight, 1.0))
     return model.coef_[0].copy(), float(model.intercept_[0])
+
+
+def saved_weights(path: Path, shape: tuple[int, ...], counted: str) -> dict[str, np.ndarray]:
+    """The tensors of a saved regression, `weight` among them.
+
+    Args:
+        path: of the safetensors file.
+        shape: of the weight by what was saved beside it.
+        counted: what that is, in words.
+    Raises:
+        DamagedError: the weight is of another size.
+    """
+    tensors = load_file(path)
+    if tensors["weight"].shape != shape:
+        raise DamagedError(f"{path} has weights of another size than {counted}.")
+    return tensors

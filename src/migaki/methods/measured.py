@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from migaki.core.errors import DamagedError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
 from migaki.evaluation.calibration import log_softmax
-from migaki.methods.logistic import PENALTIES, fit_logistic
+from migaki.methods.logistic import PENALTIES, fit_logistic, saved_weights
 from migaki.methods.stepless import Stepless
+from migaki.tasks.answers import label_answer
 from migaki.tasks.classifier import labels_of_rows
 
 __all__ = ["MeasuredLearner"]
@@ -126,19 +126,7 @@ class MeasuredLearner(Stepless):
         if self._learned:
             x_1F = self._centred(self.measured([row])).astype(np.float64)
             log_C = log_softmax(x_1F @ self._weight_CF.T.astype(np.float64) + self._bias_C)[0]
-        index = {label: i for i, label in enumerate(self._labels)}
-        best, target = int(log_C.argmax()), row.content.label
-        return Prediction(
-            place=row.place,
-            output=self._labels[best],
-            target=target,
-            confidence=float(np.exp(log_C[best])),
-            loss=float(-log_C[index[target]]) if target in index else None,
-            targets=int(target in index),
-            scores=tuple(np.exp(log_C).tolist()),
-            text=row.content.text,
-            traits=row.content.media.traits,
-        )
+        return label_answer(row, log_C, self._labels)
 
     @contextmanager
     def untrained(self) -> Iterator[None]:
@@ -170,17 +158,14 @@ class MeasuredLearner(Stepless):
         Raises:
             DamagedError: the weights are of another size than the labels and numbers.
         """
-        tensors, state = load_file(folder / f"{cls.name}.safetensors"), read_json(folder / f"{cls.name}.json")
+        state = read_json(folder / f"{cls.name}.json")
         scale = state.pop("scale")
         learner = cls(state.pop("labels"), state.pop("class_weights"), state.pop("shares"), **state)
         shape = learner._weight_CF.shape
+        tensors = saved_weights(folder / f"{cls.name}.safetensors", shape, f"{cls.name}.json has labels and {cls.name}")
         learner._mean_F, learner._scale = tensors["mean"], scale
         learner._weight_CF, learner._bias_C = tensors["weight"], tensors["bias"]
         learner._learned = True
-        if learner._weight_CF.shape != shape:
-            raise DamagedError(
-                f"{folder / cls.name}.safetensors has weights of another size than {cls.name}.json has labels and {cls.name}."
-            )
         return learner
 
     def marked(self, example: Example) -> list[tuple[str, bool]]:

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from migaki.core.errors import DamagedError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
 from migaki.evaluation.calibration import log_softmax
-from migaki.methods.logistic import Logistic, fit_each, fit_logistic
+from migaki.methods.logistic import Logistic, fit_each, fit_logistic, saved_weights
 from migaki.methods.stepless import Stepless
+from migaki.tasks.answers import label_answer
+from migaki.tasks.classifier import labels_of_rows
 from migaki.tasks.pairs import check_pairs
 from migaki.tasks.text_classifier import has_pairs
 from migaki.tasks.text_labeller import labels_answer
@@ -52,10 +53,9 @@ class NgramLearner(Stepless):
     @classmethod
     def new(cls, task: Any, train: Dataset, penalty: float | None) -> NgramLearner:
         """One that has not learned yet, with the label map and class weights of the task."""
+        labels, weights = labels_of_rows(train, task.class_weights)
         counts = Counter(row.content.label for row in train.rows)
-        labels = sorted(counts)
-        balanced = [len(train) / (len(labels) * counts[label]) for label in labels]
-        made = cls(labels, balanced if task.class_weights == "balanced" else [1.0] * len(labels), penalty)
+        made = cls(labels, weights, penalty)
         made._shares_C = np.array([counts[label] / len(train) for label in labels])
         made._paired = has_pairs(train)
         return made
@@ -141,20 +141,7 @@ class NgramLearner(Stepless):
         return logits_NC
 
     def _answer(self, row: Row, logits_C: np.ndarray) -> Prediction:
-        log_C = log_softmax(logits_C[None])[0]
-        index = {label: i for i, label in enumerate(self._labels)}
-        best, target = int(log_C.argmax()), row.content.label
-        return Prediction(
-            place=row.place,
-            output=self._labels[best],
-            target=target,
-            confidence=float(np.exp(log_C[best])),
-            loss=float(-log_C[index[target]]) if target in index else None,
-            targets=int(target in index),
-            scores=tuple(np.exp(log_C).tolist()),
-            text=row.content.text,
-            pair=row.content.pair,
-        )
+        return label_answer(row, log_softmax(logits_C[None])[0], self._labels)
 
     @contextmanager
     def untrained(self) -> Iterator[None]:
@@ -260,7 +247,7 @@ def load_ngrams(folder: Path) -> NgramLearner:
     Raises:
         DamagedError: weights and vocabulary are of different sizes.
     """
-    state, tensors = read_json(folder / _STATE_FILE), load_file(folder / _WEIGHTS_FILE)
+    state = read_json(folder / _STATE_FILE)
     learner: NgramLearner
     if "threshold" in state:
         labelling = LabellingNgrams(state["labels"], state["class_weights"], None)
@@ -270,12 +257,11 @@ def load_ngrams(folder: Path) -> NgramLearner:
         learner = NgramLearner(state["labels"], state["class_weights"], None)
     learner._shares_C = np.array(state["shares"])
     learner._paired = state.get("paired", False)
-    learner._weight_CF, learner._bias_C = tensors["weight"], tensors["bias"]
     n_words = sum(len(kind["words"]) for kind in state["kinds"])
     if learner._paired:
         n_words = 3 * n_words + len(state["kinds"])
-    if learner._weight_CF.shape != (len(state["labels"]), n_words):
-        raise DamagedError(f"{folder / _WEIGHTS_FILE} has weights of another size than {_STATE_FILE} has n-grams.")
+    tensors = saved_weights(folder / _WEIGHTS_FILE, (len(state["labels"]), n_words), f"{_STATE_FILE} has n-grams")
+    learner._weight_CF, learner._bias_C = tensors["weight"], tensors["bias"]
     for i, kind in enumerate(state["kinds"]):
         vectorizer = TfidfVectorizer(
             sublinear_tf=True,

@@ -32,6 +32,7 @@ from migaki.models import Model, locate
 from migaki.models.base import Base, load_base
 from migaki.retrieval import Hit, Index, Library, Passage, Way, read_passages, write_passages
 from migaki.retrieval.dense import normalised
+from migaki.tasks.answers import traits_of
 from migaki.tasks.body import Body
 from migaki.tasks.pairs import check_pairs
 from migaki.training.plan import token_groups
@@ -397,6 +398,7 @@ class VotingLearner(_SearchingLearner):
                     scores=tuple(probability_C.tolist()),
                     text=row.content.text,
                     pair=row.content.pair,
+                    traits=traits_of(row),
                     sources=_sources(self.index, hits),
                     found_at=_first([label == index_of.get(target) for label in looked_at]) if target else None,
                 )
