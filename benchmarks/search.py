@@ -2,10 +2,11 @@
 
     python benchmarks/search.py FOLDER        with train.csv, valid.csv and test.csv of columns text and label
 
-The last block of MiniLM and a head are trained, by both sides in as many processes as the machine has cores, each with
-one thread and one study for all (`--workers 1`: one process with all threads). The peer's trials come half before and
-half after migaki's, in fresh processes, so that what else happens on the machine hits both. Start and imports count on
-both sides; migaki's final trainings with fresh seeds, which the peer does not do, are counted apart.
+The last block of MiniLM and a head are trained. migaki searches with as many workers as the machine has cores; the peer
+runs once as its documentation shows it, in one process with all threads, and once in as many processes as there are
+cores, with one thread each and one study for all. Each of the two has half of its trials before and half after
+migaki's, in fresh processes, so that what else happens on the machine hits all. Start and imports count; migaki's final
+trainings with fresh seeds, which the peer does not do, are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import HERE, OURS, PEERS, _cores, _processor, _versions, calibrate, models_of
@@ -33,12 +35,13 @@ def migaki_side(folder: Path, runs: Path, workers: int) -> None:
     from migaki.search.display import Board
     from migaki.search.ledger import Entry
 
-    ends: list[float] = []
+    class DoneError(Exception):
+        """All trials have ended; the final trainings are not counted."""
 
     class Watch(Board):
         def update(self, entries: Sequence[Entry]) -> None:
-            if len(entries) == TRIALS and not ends and not any(e.state in ("running", "waiting") for e in entries):
-                ends.append(time.monotonic() - began)
+            if len(entries) == TRIALS and not any(e.state in ("running", "waiting") for e in entries):
+                raise DoneError(entries)
 
     space = {
         "task": "classify_text",
@@ -59,20 +62,21 @@ def migaki_side(folder: Path, runs: Path, workers: int) -> None:
     }
     recipe = runs / "space.json"
     recipe.write_text(json.dumps(space))
-    found = search(read_space(recipe), runs, trials=TRIALS, workers=workers, board_for=Watch)
-    values = [trial["value"] for trial in found.facts["trials"] if trial["value"] is not None]
-    figures = {"best": max(values), "trials": len(found.facts["trials"]), "trials_s": ends[0]}
-    print(json.dumps({**figures, "whole_s": time.monotonic() - began, "beats_default": found.facts["beats_default"]}))
+    try:
+        search(read_space(recipe), runs, trials=TRIALS, workers=workers, board_for=Watch)
+    except DoneError as done:
+        values = [entry.facts["scores"]["accuracy"] for entry in done.args[0] if "scores" in entry.facts]
+    print(json.dumps({"best": max(values), "trials": TRIALS, "seconds": time.monotonic() - began}))
 
 
-def timed(words: list[str], threads: int, copies: int = 1) -> tuple[float, list[dict]]:
-    """Seconds until the last of equal processes ended, and what each said in its last line."""
+def timed(commands: list[list[str]], threads: int) -> tuple[float, list[dict]]:
+    """Seconds until the last of the processes ended, and what each said in its last line."""
     # Threads that wait without spinning lose their turn to whatever else runs; `migaki` sets it for itself.
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "1000"}
     began = time.monotonic()
     running = [
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        for _ in range(copies)
+        for words in commands
     ]
     said = [process.communicate() for process in running]
     seconds = time.monotonic() - began
@@ -82,51 +86,73 @@ def timed(words: list[str], threads: int, copies: int = 1) -> tuple[float, list[
     return seconds, [json.loads(out.strip().splitlines()[-1]) for out, _ in said]
 
 
+@dataclass
+class Peer:
+    """Optuna around the Trainer, in so many processes with one study."""
+
+    data: Path
+    study: Path
+    encoder: str
+    processes: int
+    started: int = 0
+    seconds: float = 0.0
+    said: dict = field(default_factory=dict)
+
+    def run(self, trials: int) -> None:
+        words = [str(PEERS), str(HERE / "side_optuna.py"), str(self.data), str(self.study), self.encoder]
+        if not self.study.exists():  # two processes would both create the tables
+            timed([[*words, "0", "0"]], 1)
+        each = str(max(1, trials // self.processes))
+        seconds, said = timed(
+            [[*words, each, str(self.started + n)] for n in range(self.processes)], _cores() // self.processes
+        )
+        self.started += self.processes
+        self.seconds += seconds
+        self.said = max(said, key=lambda words: words["trials"])  # who ended last has seen all
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--peer-trials", type=int, default=TRIALS, help=f"migaki always has {TRIALS}")
-    parser.add_argument("--workers", type=int, default=_cores())
     parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument("--side", choices=["migaki"], help=argparse.SUPPRESS)
     parser.add_argument("--runs", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        migaki_side(arguments.data, arguments.runs, arguments.workers)
+        migaki_side(arguments.data, arguments.runs, _cores())
         return 0
     data, work = arguments.data.resolve(), Path(tempfile.mkdtemp())
     (work / "runs").mkdir()
     encoder = models_of()["encoder"]
-    workers, cores = arguments.workers, _cores()
-    study = [str(PEERS), str(HERE / "side_optuna.py"), str(data), str(work / "study.db")]
-    peer = [*study, str(arguments.peer_trials // 2 // workers), encoder]
-    own = [str(OURS), str(HERE / "search.py"), str(data), "--side", "migaki", "--workers", str(workers)]
-    timed([*study, "0", encoder], cores)  # two processes would both create the tables
-    speeds, peer_s = [calibrate()], 0.0
-    seconds, half = timed(peer, cores // workers, workers)
-    peer_s += seconds
-    speeds.append(calibrate())
-    print(f"optuna + Trainer: {half[-1]} {seconds:.0f} s", flush=True)
-    _, (ours,) = timed([*own, "--runs", str(work / "runs")], cores)
+    speeds = [calibrate()]
+    peers = {n: Peer(data, work / f"study-{n}.db", encoder, n) for n in sorted({1, _cores()})}
+
+    def half_of(peers: Iterable[Peer]) -> None:
+        for peer in peers:
+            peer.run(arguments.peer_trials // 2)
+            speeds.append(calibrate())
+            print(f"optuna + Trainer, {peer.processes} processes: {peer.said} {peer.seconds:.0f} s", flush=True)
+
+    half_of(peers.values())
+    own = [str(OURS), str(HERE / "search.py"), str(data), "--side", "migaki", "--runs", str(work / "runs")]
+    _, (ours,) = timed([own], _cores())
     print(f"migaki: {ours}", flush=True)
     speeds.append(calibrate())
-    seconds, whole = timed(peer, cores // workers, workers)
-    peer_s += seconds
-    speeds.append(calibrate())
-    theirs = max(whole, key=lambda said: said["trials"])  # who ended last has seen all
-    theirs["trials_s"] = peer_s
-    for side in (ours, theirs):
-        side["trials_per_hour"] = 3600 * side["trials"] / side["trials_s"]
+    half_of(reversed(peers.values()))
+    ours["trials_per_hour"] = 3600 * ours["trials"] / ours["seconds"]
+    theirs = {f"{n} processes": {**peer.said, "seconds": peer.seconds} for n, peer in peers.items()}
+    for side in theirs.values():
+        side["trials_per_hour"] = 3600 * side["trials"] / side["seconds"]
+        side["ratio"] = ours["trials_per_hour"] / side["trials_per_hour"]
     result = {
         "work": "search-frozen",
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"processor": _processor(), "cores": _cores(), "system": platform.platform()},
         "versions": {"migaki": _versions(OURS), "peers": _versions(PEERS)},
-        "workers": workers,
         "gflops": [round(speed, 1) for speed in speeds],
         "migaki": ours,
         "optuna + Trainer": theirs,
-        "ratio": ours["trials_per_hour"] / theirs["trials_per_hour"],
     }
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "search-frozen.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 
-def main(folder: Path, study_file: Path, trials: int, model_path: str) -> None:
+def main(folder: Path, study_file: Path, model_path: str, trials: int, seed: int) -> None:
     import optuna
     from datasets import Dataset
     from transformers import (
@@ -96,7 +96,7 @@ def main(folder: Path, study_file: Path, trials: int, model_path: str) -> None:
         storage=f"sqlite:///{study_file}",
         load_if_exists=True,  # by each of several processes
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=0),
+        sampler=optuna.samplers.TPESampler(seed=seed),  # of its own, or each process would try the same
         pruner=optuna.pruners.MedianPruner(),
     )
     study.optimize(objective, n_trials=trials)
@@ -112,4 +112,4 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
