@@ -77,6 +77,7 @@ def test_planted_near_copies_across_splits_are_found_and_no_others(scenes, tmp_p
     shown = exhibits_of((file for one in found["lights"] for file in one.get("files", ())), "labelled_image")
     for language in ("en", "ja"):
         page = Page(write_audit("rows", found, language, shown))
+        assert ("Measured on the files" if language == "en" else "ファイルの測定値") in page.all("h2")
         assert [name for name, _ in page.elements].count("img") == 10
         policy = [a["content"] for _, a in page.elements if "http-equiv" in a]
         assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]

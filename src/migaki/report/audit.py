@@ -45,9 +45,18 @@ def write_audit(
         hung=hung,
         quantiles=[
             *((words[name], facts[name]) for name in _SIZES if name in facts),
-            *((words.get(f"by_{name}", name), sizes) for name, sizes in facts.get("traits", {}).items()),
+            *((words.get(f"by_{name}", name), _measured(sizes)) for name, sizes in facts.get("traits", {}).items()),
         ],
         languages=list(facts.get("languages", {}).items()),
         columns=", ".join(f"{role} = {column}" for role, column in facts.get("columns", {}).items()),
         labels=list(facts.get("labels", {}).items()),
     )
+
+
+def _measured(sizes: Mapping[str, float]) -> dict[str, str]:
+    """Numbers as they are read: whole ones without a point, others with four digits.
+
+    >>> _measured({"least": 64.0, "most": 0.000503123})
+    {'least': '64', 'most': '0.0005031'}
+    """
+    return {name: f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}" for name, value in sizes.items()}
