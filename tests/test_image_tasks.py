@@ -134,7 +134,11 @@ def test_methods_are_compared_against_the_floor_of_pixels(home, tmp_path):
 
     found = compare(Recipe(**recipe(home, "lite", "probe")), ["probe"], tmp_path, seeds=1)
     assert set(found.facts["methods"]) == {"probe", "pixels", "majority"}
-    assert "pixels" in write_comparison(found.folder, "ja")
+    page = write_comparison(found.folder, "ja")
+    assert "pixels" in page
+    # Every row on which two methods disagree has its picture.
+    shown = [row for other in found.facts["disagreements"].values() for row in other["examples"]]
+    assert page.count("<img") == len(shown)
 
 
 def test_rows_are_shown_and_more_of_them_added_to_an_index(home, runs, tmp_path, capsys):

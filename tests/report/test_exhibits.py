@@ -16,6 +16,7 @@ from PIL import Image
 
 from migaki.core.types import Place, Prediction
 from migaki.evaluation import transcription
+from migaki.exhibits import exhibits_of
 from migaki.report import write_report
 from migaki.report.exhibits import MOST_CHARACTERS, Use, hang, uses_of
 from odd_sounds import RATE_HZ, tone
@@ -174,6 +175,19 @@ def test_a_page_of_many_large_pictures_stays_below_five_megabytes_and_says_what_
     assert places - n == shown
     # Worst errors come first: none of them is without its picture.
     assert section(page, "<h2>Worst errors</h2>").count("<img") == min(len(wrong_of(copy)), 30)
+
+
+def test_a_label_that_is_probably_wrong_has_its_picture_also_where_it_is_of_a_train_row(pictured, tmp_path):
+    copy = Path(shutil.copytree(pictured, tmp_path / "run"))
+    path = tmp_path / f"{HOSTILE}train.png"
+    Image.new("RGB", (60, 60), "green").save(path)
+    row = {"kind": "relabel", "split": "train", "source": "images", "line": 7, "text": str(path), "label": "blue"}
+    row |= {"suggested_label": "緑", "confidence": 0.01, "suggested_confidence": 0.9}
+    found = {"temperature": None, "suspicious": [row], "counts": {"relabel": 1}}
+    found["exhibits"] = dict(exhibits_of([str(path)], "labelled_image"))
+    (copy / "errors.json").write_text(json.dumps(found), encoding="utf-8")
+    shown = Page(section(write_report(copy), "<h2>Labels that are probably wrong</h2>"))
+    assert [a["alt"] for name, a in shown.elements if name == "img"] == [path.name]
 
 
 def said(target: str, output: str, confidence: float, line: int) -> dict[str, Any]:
