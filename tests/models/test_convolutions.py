@@ -97,11 +97,22 @@ def test_nothing_is_differentiated_that_is_not_trained():
     assert not normed(convolution, norm, x.detach()).requires_grad
 
 
+@pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}, {}], ids=str)
+def test_a_norm_of_another_make_gives_the_same(settings):
+    """Without factors of its own, and without statistics, which then are those of the batch."""
+    convolution, _ = pair(3, 1, 1, 1)
+    norm = nn.BatchNorm2d(6, **settings).eval()
+    if norm.running_mean is not None:
+        norm.running_mean += 0.3
+    x = torch.randn(4, 6, 5, 5)
+    assert torch.allclose(normed(convolution, norm, x), norm(convolution(x)), rtol=1e-4, atol=1e-5)
+
+
 def test_a_norm_that_looks_at_the_batch_is_computed_as_it_is():
     convolution, norm = pair(3, 1, 1, 1)
     norm.train()
     before = norm.running_mean.clone()
     out = normed(convolution, norm, torch.randn(8, 6, 5, 5))
     assert not torch.equal(before, norm.running_mean)
-    standard = (out.detach() - norm.bias[:, None, None]) / norm.weight[:, None, None]
+    standard = ((out - norm.bias[:, None, None]) / norm.weight[:, None, None]).detach()
     assert float(standard.mean()) == pytest.approx(0, abs=1e-5)

@@ -76,7 +76,7 @@ def _measure(kind: str) -> Rate:
     config, found = _example(kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: Any = transformers.AutoModel.from_config(config).eval()
+        model: Any = transformers.AutoModel.from_config(config).eval()  # type: ignore[no-untyped-call]
         pixels_BCHW = torch.randn(_IMAGES, 3, _SIZE, _SIZE).contiguous(memory_format=torch.channels_last)
     without_pooler(model)
     dtype = measured_precision(model, torch.device("cpu"), "auto").torch_dtype

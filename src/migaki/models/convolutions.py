@@ -35,13 +35,12 @@ def normed(convolution: Any, norm: Any, x_BIHW: torch.Tensor, limits: Limits = N
         x_BIHW: what comes in.
         limits: of what goes out.
     """
-    filters_OIKK = _filters(convolution)
+    filters_OIKK, still = _filters(convolution), _still(norm)
     inner = getattr(convolution, "base", convolution)
-    if filters_OIKK is None or type(norm) is not nn.BatchNorm2d or norm.training or inner.padding_mode != "zeros":
+    if filters_OIKK is None or still is None or inner.padding_mode != "zeros":
         out = norm(convolution(x_BIHW))
         return out if limits is None else F.hardtanh(out, *limits)
-    factor_O = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift_O = norm.bias - norm.running_mean * factor_O
+    factor_O, shift_O = still
     if inner.bias is not None:
         shift_O = shift_O + inner.bias * factor_O
     narrow = torch.is_autocast_enabled(x_BIHW.device.type)
@@ -53,6 +52,17 @@ def normed(convolution: Any, norm: Any, x_BIHW: torch.Tensor, limits: Limits = N
         limits,
         torch.get_autocast_dtype(x_BIHW.device.type) if narrow else x_BIHW.dtype,
     )
+
+
+def _still(norm: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Factor and shift of each channel, (O,) each; None where they depend on the batch, or where there is no such norm."""
+    if type(norm) is not nn.BatchNorm2d or norm.training or norm.running_var is None or norm.running_mean is None:
+        return None
+    factor_O = torch.rsqrt(norm.running_var + norm.eps)
+    if not norm.affine:
+        return factor_O, -norm.running_mean * factor_O
+    factor_O = norm.weight * factor_O
+    return factor_O, norm.bias - norm.running_mean * factor_O
 
 
 @dataclass(frozen=True)
