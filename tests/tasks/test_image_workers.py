@@ -88,7 +88,7 @@ def recipe(model: Path, images: Path, method: Any = "full", n: int = 0, **augmen
         "model": str(model),
         "data": {"train": str(images)},
         "method": method,
-        "training": {"epochs": 2, "batch_size": 5, "learning_rate": 3e-3, "resample": 0.5, "workers": n},
+        "training": {"epochs": 4, "batch_size": 5, "learning_rate": 3e-3, "resample": 0.5, "workers": n},
     }
 
 

@@ -220,6 +220,8 @@ class MediaReader:
 def refused_file(path: str) -> str | None:
     """Why no rows can be about what is found under this path; None where it is an ordinary file with something in it."""
     if not os.path.exists(path):  # noqa: PTH110 - pathlib raises on long names
+        if os.path.islink(path):  # noqa: PTH114
+            return f"is a link to {os.readlink(path)}, which does not exist; remove it, or put the file there"  # noqa: PTH115
         folder = Path(path).parent
         if not folder.is_dir():
             return "does not exist, nor does its folder; paths are relative to the table they stand in"
