@@ -65,7 +65,6 @@ def near_hashes(hashes: Sequence[str]) -> list[tuple[int, int]]:
 def grey_copy(image: Image.Image) -> np.ndarray:
     """A copy of 32 x 32 grey pixels, (1024,) float32, less its mean and of length 1, so that the product of two is their
     correlation; zeros where the image is of a single shade."""
-    grey = np.asarray(image.convert("L").resize((_COMPARED, _COMPARED)), np.float32).reshape(-1)
+    grey: np.ndarray = np.asarray(image.convert("L").resize((_COMPARED, _COMPARED)), np.float32).reshape(-1)
     grey = grey - grey.mean()
-    size = float(np.sqrt((grey * grey).sum()))
-    return grey / size if size else grey
+    return grey / (float(np.sqrt((grey * grey).sum())) or 1.0)
