@@ -10,7 +10,7 @@ from pathlib import Path
 
 import migaki
 from migaki.doctor import libraries
-from migaki.doctor.libraries import packages, python, torch_and_devices, vision
+from migaki.doctor.libraries import packages, python, sounds, torch_and_devices, vision
 
 
 def test_a_package_that_is_missing_or_too_old_is_named_with_the_command():
@@ -89,3 +89,16 @@ def test_the_doctor_answers_where_nothing_is_installed_at_all(tmp_path):
     checks = {check["name"]: check for check in json.loads(done.stdout.splitlines()[-1])["checks"]}
     assert (done.returncode, checks["torch"]["level"]) == (1, "broken")
     assert checks["packages"]["found"] == "migaki is here as source, but not installed"
+
+
+def test_recordings_can_be_read_or_it_is_said_what_is_missing(monkeypatch, tmp_path):
+    assert sounds().level == "ok"
+    # A package whose library is not there, before one that is.
+    (tmp_path / "soundfile.py").write_text("raise OSError('sndfile library not found')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "soundfile", raising=False)
+    found = sounds()
+    assert (found.level, "sndfile library not found" in found.found) == ("broken", True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = sounds()
+    assert (found.level, found.remedy) == ("note", "pip install 'migaki[audio]', where you need them")

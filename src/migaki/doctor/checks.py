@@ -37,6 +37,7 @@ def _all(runs: Path, hub: bool, speed: bool) -> Iterator[Check]:
     yield from libraries.torch_and_devices(speed)
     yield from accelerators.tpu()
     yield from libraries.vision()
+    yield libraries.sounds()
     yield machine.text_encoding()
     yield machine.fonts()
     yield from machine.limits()

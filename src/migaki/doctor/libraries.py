@@ -11,7 +11,7 @@ from migaki.doctor.accelerators import accelerators, multiplications
 from migaki.doctor.check import IMPORT_S, TORCH_INDEX, Check, ask, first_line, last_line
 from migaki.environment import torch_build
 
-__all__ = ["packages", "python", "torch_and_devices", "vision"]
+__all__ = ["packages", "python", "sounds", "torch_and_devices", "vision"]
 
 
 def python() -> Check:
@@ -84,3 +84,17 @@ def vision() -> Iterator[Check]:
         yield Check("torchvision", "broken", f"torchvision does not fit this torch: {last_line(said)}", remedy)
     else:
         yield Check("torchvision", "ok", "torchvision fits this torch")
+
+
+def sounds() -> Check:
+    """Whether recordings can be read: two packages that only their tasks need, and the library behind one of them."""
+    missing = [name for name in ("soundfile", "soxr") if importlib.util.find_spec(name) is None]
+    if missing:
+        found = f"without {' and '.join(missing)}: classify_audio and transcribe cannot read recordings"
+        return Check("recordings", "note", found, "pip install 'migaki[audio]', where you need them")
+    try:
+        import soundfile
+    except Exception as error:  # its library is missing or broken: OSError, in cffi's words
+        remedy = "pip install --force-reinstall soundfile, or apt-get install libsndfile1"
+        return Check("recordings", "broken", f"soundfile cannot be imported ({first_line(error)})", remedy)
+    return Check("recordings", "ok", f"read by soundfile {soundfile.__version__}")
