@@ -1,25 +1,28 @@
 """How well `migaki choose` foretells memory and time: each training in a process of its own, beside its estimate.
 
-python benchmarks/estimates.py          writes results/estimates.json; about ten minutes on two idle cores
+python benchmarks/estimates.py --output results/MACHINE [SIDE ...]   writes estimates.json; twenty minutes on two idle cores
+
+A side is MODEL-METHOD-TEXTS, such as minilm-full-long; those that are not named keep what the file holds of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import work
 
 HERE = Path(__file__).parent
-SIDES = [
-    ("bundled:minilm", "classify_text", method, texts)
-    for texts in ("short", "long")
-    for method in ("probe", "lora", "full")
-] + [("bundled:smollm2", "generate", method, texts) for texts in ("short", "long") for method in ("lora", "full")]
+TASKS = {"minilm": "classify_text", "smollm2": "generate"}
+METHODS = {"minilm": ("probe", "lora", "full"), "smollm2": ("lora", "full")}
+SIDES = [f"{model}-{method}-{texts}" for model in TASKS for method in METHODS[model] for texts in ("short", "long")]
 ROWS = {"classify_text": 640, "generate": 96}
 
 
@@ -28,6 +31,8 @@ def write_rows(folder: Path) -> None:
     work.write(folder)
     texts = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()][: ROWS["classify_text"]]
     chats = [json.loads(line)["messages"] for line in (folder / "chats.jsonl").read_text().splitlines()]
+    # Rows that no run has seen: what is kept of the features of earlier ones would spare the work that is measured.
+    texts[0]["text"] = f"{time.time_ns()} {texts[0]['text']}"
     short = [{**row, "text": " ".join(row["text"].split()[:12])} for row in texts]
     joined = [chats[i : i + 4] for i in range(0, len(chats), 4)][: ROWS["generate"]]
     long = [{"messages": [turn for chat in some for turn in chat]} for some in joined]
@@ -40,74 +45,100 @@ def write_rows(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def one(model: str, task: str, method: str, texts: str, folder: Path) -> dict[str, float]:
-    """In this process: the estimate, then the training itself."""
+def one(side: str, folder: Path) -> dict[str, float]:
+    """In this process: the training, then what was to be expected of it."""
+    import transformers.modeling_utils  # noqa: F401 - as `choose` counts the memory of a process
+
     import migaki
-    from migaki.choosing import model_cards
-    from migaki.choosing.estimate import Work, estimate
-    from migaki.choosing.speed import measured_speed
     from migaki.recipe import Recipe
     from migaki.training.monitor import present_bytes
 
+    model, method, texts = side.split("-")
+    task = TASKS[model]
     kind = {"kind": task, "head": "random"} if task == "classify_text" else {"kind": task, "generated_rows": 0}
     recipe = Recipe(
         task=kind,
-        model=model,
+        model=f"bundled:{model}",
         method=method,
         data={"train": str(folder / f"{task}-{texts}.jsonl")},
         training={"epochs": 1, "checkpoint_minutes": None},
         generality="off",
     )
-    import transformers.modeling_utils  # noqa: F401
-
     before = present_bytes()
-    card = next(c for c in model_cards() if c.reference == model)
-    speed = measured_speed(card)
     run = migaki.train(recipe, runs=tempfile.mkdtemp())
-    splits = json.loads((run.path / "data.json").read_text())["splits"]
-    rows = Work(
-        train_rows=splits["train"]["rows"],
-        judged_rows=splits["valid"]["rows"],
-        mean_tokens=splits["train"]["tokens"] / splits["train"]["rows"],
-        longest_tokens=0,
-        epochs=1,
-        labels=len(run.learner.labels) if task == "classify_text" else 2,
-    )
-    found = estimate(card, method, rows, speed, before)
     cost = run.results["cost"]
     return {
-        "tokens_a_row": rows.mean_tokens,
+        **expected(recipe, run, before),
         "peak_bytes": cost["peak_bytes"],
-        "peak_estimated": found.peak_bytes,
         "seconds": cost["train_seconds"],
+        "steps": cost["steps"],
+    }
+
+
+def expected(recipe, run, process_bytes: int) -> dict[str, float]:
+    """The estimate for the rows as the model's own tokenizer divides them."""
+    from migaki.choosing import model_cards
+    from migaki.choosing.estimate import Work, estimate
+    from migaki.choosing.speed import measured_speed
+    from migaki.tasks.body import common_prefix
+
+    splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
+    train, valid = (run.learner.encode(part) for part in (splits.train, splits.valid))
+    rows = Work(
+        train=[len(example) for example in train],
+        valid=[len(example) for example in valid],
+        targets=sum(e.targets for e in train) / len(train) if recipe.task.kind == "generate" else 0.0,
+        shared=common_prefix([e.ids for e in train]) if recipe.task.kind == "generate" else 0,
+        epochs=1,
+        labels=len(getattr(run.learner, "labels", ())),
+    )
+    card = next(card for card in model_cards() if card.reference == recipe.model.reference)
+    found = estimate(card, recipe.method.kind, rows, measured_speed(card), process_bytes)
+    return {
+        "tokens_a_row": sum(rows.train) / len(rows.train),
+        "peak_estimated": found.peak_bytes,
         "seconds_estimated": found.seconds,
     }
 
 
+def shown(side: str, figures: dict[str, float]) -> str:
+    """A line of the table."""
+    return (
+        f"{side:20} {figures['tokens_a_row']:6.1f} tokens a row  "
+        f"memory {figures['peak_bytes'] / 2**30:.2f} GiB, estimated {figures['peak_estimated'] / 2**30:.2f} ({figures['memory_ratio']:.2f})  "
+        f"time {figures['seconds']:.1f} s, estimated {figures['seconds_estimated']:.1f} ({figures['time_ratio']:.2f})"
+    )
+
+
 def main() -> int:
-    if len(sys.argv) > 1:
-        print(json.dumps(one(*sys.argv[1:5], Path(sys.argv[5]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sides", nargs="*", metavar="SIDE", help=", ".join(SIDES))
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rows:
+        print(json.dumps(one(arguments.sides[0], arguments.rows)))
         return 0
+    path = arguments.output / "estimates.json"
+    results = json.loads(path.read_text())["sides"] if path.is_file() else {}
     folder = Path(tempfile.mkdtemp())
     write_rows(folder)
-    results = []
-    for side in SIDES:
-        done = subprocess.run([sys.executable, __file__, *side, str(folder)], capture_output=True, text=True)
+    for side in arguments.sides or SIDES:
+        words = [sys.executable, __file__, side, "--rows", str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
         figures = json.loads(done.stdout.strip().splitlines()[-1])
         figures["memory_ratio"] = figures["peak_estimated"] / figures["peak_bytes"]
         figures["time_ratio"] = figures["seconds_estimated"] / figures["seconds"]
-        results.append({"model": side[0], "method": side[2], "texts": side[3], **figures})
-        print(
-            f"{side[0]:16} {side[2]:6} {side[3]:6} {figures['tokens_a_row']:6.1f} tokens a row  "
-            f"memory {figures['peak_bytes'] / 2**30:.2f} GiB, estimated {figures['peak_estimated'] / 2**30:.2f} ({figures['memory_ratio']:.2f})  "
-            f"time {figures['seconds']:.1f} s, estimated {figures['seconds_estimated']:.1f} ({figures['time_ratio']:.2f})",
-            flush=True,
-        )
+        results[side] = figures
+        print(shown(side, figures), flush=True)
     for name in ("memory_ratio", "time_ratio"):
-        print(name, "median", round(statistics.median(r[name] for r in results), 2))
-    (HERE / "results" / "estimates.json").write_text(json.dumps(results, indent=1) + "\n")
+        ratios = [results[side][name] for side in SIDES if side in results]
+        print(f"{name}: {min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"date": time.strftime("%Y-%m-%d"), "machine": platform.platform()}
+    path.write_text(json.dumps({**facts, "sides": results}, indent=1) + "\n")
     return 0
 
 

@@ -55,13 +55,18 @@ class ModelCard(Part):
     def decodes(self) -> bool:
         return "generate" in self.tasks
 
+    @property
+    def gated(self) -> bool:
+        """Whether the inner part of a block has three matrices, of which two are multiplied with one another."""
+        return self.family in _GATED
+
     @cached_property
     def linear_shapes(self) -> list[tuple[int, int]]:
         """(out, in) of the matrices of one block."""
         size = self.head_size or self.hidden // self.heads
         own, shared = self.heads * size, (self.kv_heads or self.heads) * size
         attention = [(own, self.hidden), (shared, self.hidden), (shared, self.hidden), (self.hidden, own)]
-        wide = [(self.inner, self.hidden)] * (2 if self.family in _GATED else 1)
+        wide = [(self.inner, self.hidden)] * (2 if self.gated else 1)
         return [*attention, *wide, (self.hidden, self.inner)]
 
     @property

@@ -15,7 +15,7 @@ from migaki.choosing.estimate import METHODS, Estimate, Work, estimate
 from migaki.choosing.media import MEDIA
 from migaki.choosing.media_cards import MediaCard
 from migaki.core.errors import ModelError
-from migaki.core.types import Splits
+from migaki.core.types import Conversation, Row, Splits
 from migaki.data.splits import labels_of
 from migaki.evaluation.slices import script_of
 from migaki.models import Model, locate
@@ -117,12 +117,8 @@ def choose(
     task = "generate" if subject.content_kind == "conversation" else "classify_text"
     known = [card for card in model_cards(cards) if task in card.tasks]
     splits = subject.data.load(subject.content_kind, subject.recipe.seed if subject.recipe else 0)
-    texts = [
-        text_of(row) if task == "classify_text" else "\n".join(t.content for t in row.content.turns)
-        for row in splits.train.rows
-    ]
-    language = language_of(texts)
-    work = _work(splits, texts, language, subject)
+    language = language_of([_all_said(row) for row in splits.train.rows])
+    work = _work(splits, language, subject)
     import transformers.modeling_utils  # noqa: F401 - a training has it loaded, and its memory counts
 
     from migaki.choosing.speed import measured_speed
@@ -145,20 +141,35 @@ def choose(
     return Choice(language, tuple(found), minutes, memory_bytes)
 
 
-def _work(splits: Splits, texts: Sequence[str], language: str, subject: Subject) -> Work:
-    lengths = [len(text) / _CHARACTERS_A_TOKEN[language] + 2 for text in texts]
+def _all_said(row: Row) -> str:
+    """All that the model reads of a row."""
+    if isinstance(row.content, Conversation):
+        return "\n".join(turn.content for turn in row.content.turns)
+    return text_of(row)
+
+
+def _answered(row: Row) -> str:
+    """All that the model learns to write of it; of a row with a label nothing."""
+    if isinstance(row.content, Conversation):
+        return "".join(turn.content for turn in row.content.turns if turn.role == "assistant")
+    return ""
+
+
+def _work(splits: Splits, language: str, subject: Subject) -> Work:
     limit = 1024 if subject.content_kind == "conversation" else 512
-    lengths = [min(n, limit) for n in lengths]
-    labels = len({label for row in splits.train.rows for label in labels_of(row)})
+
+    def tokens(text: str) -> int:
+        return min(round(len(text) / _CHARACTERS_A_TOKEN[language]) + 2, limit)
+
+    train = [tokens(_all_said(row)) for row in splits.train.rows]
     settings = subject.recipe.training if subject.recipe else None
     return Work(
-        len(splits.train),
-        len(splits.valid),
-        sum(lengths) / len(lengths),
-        int(max(lengths)),
-        settings.epochs if settings else 3,
-        settings.batch_size if settings else 16,
-        labels,
+        train,
+        [tokens(_all_said(row)) for row in splits.valid.rows],
+        targets=sum(len(_answered(row)) for row in splits.train.rows) / _CHARACTERS_A_TOKEN[language] / len(train),
+        epochs=settings.epochs if settings else 3,
+        batch_size=settings.batch_size if settings else 16,
+        labels=len({label for row in splits.train.rows for label in labels_of(row)}),
     )
 
 

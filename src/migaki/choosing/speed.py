@@ -1,96 +1,317 @@
-"""How fast this machine computes one block of a model: forward, and forward with backward."""
+"""How fast this machine computes a model: measured on a few of its blocks, once, and kept for the machine.
 
-# N tokens in line, T tokens of a row, D hidden
+Passes of several sizes are measured: small ones cost what it takes to start their operations and to cast the weights to a
+narrower format, and large ones no longer fit into the caches. What lies between is interpolated. In attention two tokens of one
+row add a part of their own, which longer rows tell.
+"""
+
+# N tokens of all rows, T tokens of each row, P positions with a target, D hidden, V words
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from torch.nn import functional as F
 
 from migaki.choosing.cards import ModelCard
+from migaki.choosing.stand_in import StandIn
+from migaki.core.cache import Cache
+from migaki.core.store import read_json
+from migaki.environment import cpu_name
+from migaki.models.head import head_loss, head_losses
+from migaki.training.monitor import present_bytes
 from migaki.training.precision import probe
 
-__all__ = ["Speed", "measured_speed"]
+__all__ = ["Fit", "Pass", "Speed", "measured_speed"]
 
-_TOKENS, _ROW = 1024, 64
-_TRIES = 3
+_FORMAT = "5"
+_FILE = "speed.json"
+_OPERATIONS = 8e10
+"""Multiplications and additions of the largest pass that is measured: some tenths of a second."""
+_MOST_TOKENS, _LEAST_TOKENS = 8192, 128
+_SHORT, _LONG = 32, 256
+"""Tokens of a row in the passes that are measured."""
+_OTHER_SIZES = (96, 160, 288)
+"""Passes that are computed to see what the kernels for one more size take."""
+_BLOCK_PARAMETERS, _MOST_BLOCKS = 8_000_000, 2
+"""So many small blocks are measured together that what lies before them does not count."""
+_WORTH = 1.2
+"""As in `training.precision`: how much faster a narrower format has to be."""
+_HEAD_WORDS, _HEAD_POSITIONS = 16384, (64, 256)
+_UPDATED = 1 << 24
+_TRIES, _ENOUGH_S = 3, 1.0
+"""The best of so many tries, since others may use the machine too; fewer where they take long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What it costs to compute tokens through one block at once, or positions through a word of the head."""
+
+    tokens: tuple[int, ...]
+    """Sizes that were measured, rising."""
+    measured_s: tuple[float, ...]
+    """Seconds of each, the pairs of their tokens aside."""
+    first_s: tuple[float, ...] = ()
+    """What the first pass of each size takes longer, through however many blocks: kernels are made for its sizes."""
+    pair_s: float = 0.0
+    """For every two tokens of one row."""
+    start_bytes: float = 0.0
+    """What the backward pass remembers whatever the number of tokens: weights in a narrower format."""
+    token_bytes: float = 0.0
+    """What it remembers of every token."""
+    size_bytes: float = 0.0
+    """What the kernels for one more size take for good, through however many blocks."""
+
+    def seconds(self, tokens: float, pairs: float = 0.0) -> float:
+        """Of one pass; `pairs`: the sum over its rows of the square of their tokens.
+
+        >>> Pass((100, 200), (1.0, 1.5)).seconds(150), Pass((100, 200), (1.0, 1.5)).seconds(400)
+        (1.25, 2.5)
+        """
+        return max(self._between(self.measured_s, tokens), 0.0) + pairs * self.pair_s
+
+    def first_seconds(self, tokens: float) -> float:
+        """What the first pass of this size takes longer."""
+        return max(self._between(self.first_s, tokens), 0.0) if self.first_s else 0.0
+
+    def _between(self, values: Sequence[float], tokens: float) -> float:
+        at = next((i for i in range(1, len(self.tokens) - 1) if tokens <= self.tokens[i]), len(self.tokens) - 1)
+        slope = (values[at] - values[at - 1]) / (self.tokens[at] - self.tokens[at - 1])
+        return values[at] + slope * (tokens - self.tokens[at])
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What it costs to fit a head to features."""
+
+    start_s: float
+    """Of loading what fits it."""
+    start_bytes: float
+    number_s: float
+    """Of all penalties, a number among the features and class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds a token and block, in the number format that is fastest here."""
+    """Of one model on this machine, in the number format that is fastest here."""
 
-    forward_s: float
-    """Computed only."""
-    through_s: float
-    """Computed and differentiated for what lies below, weights frozen: as LoRA needs it."""
-    trained_s: float
-    """Computed and differentiated for weights and what lies below."""
+    forward: Pass
+    """A block, computed only."""
+    lora: Pass
+    """A block computed and differentiated for low-rank factors and what lies below, weights frozen."""
+    full: Pass
+    """A block computed and differentiated for weights and what lies below."""
+    head_forward: Pass
+    """The logits and the loss of a decoder; of an encoder nothing."""
+    head_lora: Pass
+    """The same, differentiated for what lies below."""
+    head_full: Pass
+    """The same, differentiated for the weights too."""
     update_s: float
-    """Seconds of AdamW a parameter and step."""
+    """Seconds of AdamW, with the norm of the gradient, a parameter and step."""
+    fit: Fit
+    """Of a head that is fitted instead of trained."""
     precision: str
-
-
-class _Block(nn.Module):
-    """Attention and an inner part with the matrices of a card; norms and activation as such blocks have them."""
-
-    def __init__(self, card: ModelCard) -> None:
-        super().__init__()
-        self.linears = nn.ModuleList(nn.Linear(n_in, n_out, bias=False) for n_out, n_in in card.linear_shapes)
-        self.head_size: int = card.head_size or card.hidden // card.heads
-        self.norms = nn.ModuleList(nn.LayerNorm(card.hidden) for _ in range(2))
-        self.causal = card.decodes
-
-    def forward(self, h_ND: torch.Tensor) -> torch.Tensor:
-        query, key, value, out, *inner = self.linears
-        x_ND = self.norms[0](h_ND)
-        q, k, v = (
-            layer(x_ND).unflatten(-1, (-1, self.head_size)).unflatten(0, (-1, _ROW)).transpose(1, 2)
-            for layer in (query, key, value)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, enable_gqa=k.shape[1] != q.shape[1])
-        h_ND = h_ND + out(mixed.transpose(1, 2).reshape(len(h_ND), -1))
-        x_ND = self.norms[1](h_ND)
-        wide = F.gelu(inner[0](x_ND)) if len(inner) == 2 else F.silu(inner[0](x_ND)) * inner[1](x_ND)
-        after: torch.Tensor = h_ND + inner[-1](wide)
-        return after
+    flat: bool = True
+    """Whether rows are computed without padding."""
 
 
 def measured_speed(card: ModelCard) -> Speed:
-    """About half a second of work for a small model; the best of a few tries, since others may use the machine too."""
+    """A second or some of measurement for each shape of blocks, kept in the cache for this machine."""
+    found = _kept([card.family, str(card.linear_shapes), str(card.head_size), str(card.heads)], lambda: _measure(card))
+    passes = {name: Pass(**_tuples(values)) for name, values in found.items() if isinstance(values, dict)}
+    update_s = _kept(["update"], lambda: {"update_s": _update_seconds()})["update_s"]
+    fit = Fit(**_kept(["fit"], lambda: {"fit": asdict(_measured_fit())})["fit"])
+    return Speed(**passes, update_s=update_s, fit=fit, precision=found["precision"], flat=found["flat"])
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _kept(of: Sequence[str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    threads = str(torch.get_num_threads())
+    facts = [_FORMAT, cpu_name(), threads, torch.__version__, transformers.__version__, *of]
+    key = hashlib.sha256("\x1f".join(facts).encode()).hexdigest()[:32]
+
+    def make(folder: Path) -> None:
+        (folder / _FILE).write_text(json.dumps({"machine": facts, **measure()}, indent=1) + "\n")
+
+    found: dict[str, Any] = read_json(Cache("speed").get(key, make) / _FILE)
+    return found
+
+
+def _measure(card: ModelCard) -> dict[str, Any]:
     gflops = probe(card.linear_shapes[-2:], torch.device("cpu"), 0.15)
-    narrow = gflops["bfloat16"] > 1.2 * gflops["float32"]
-    block = _Block(card)
-    h_ND = torch.randn(_TOKENS, card.hidden, requires_grad=True)
+    dtype = torch.bfloat16 if gflops["bfloat16"] > _WORTH * gflops["float32"] else torch.float32
+    n_blocks = max(1, min(_MOST_BLOCKS, _BLOCK_PARAMETERS // card.block_parameters))
+    found: dict[str, Any] = {"precision": str(dtype).removeprefix("torch.")}
+    with torch.random.fork_rng(devices=[]):
+        network = StandIn(card, n_blocks)
+        found["flat"] = network.body.use_flat
+        found["forward"] = _block_pass(network, card, n_blocks, dtype, backward=False)
+        found["full"] = _block_pass(network, card, n_blocks, dtype, backward=True)
+        found["lora"] = _block_pass(network.adapted(), card, n_blocks, dtype, backward=True)
+        del network
+        for name in ("forward", "lora", "full"):
+            found[f"head_{name}"] = asdict(_head_pass(card, dtype, name) if card.decodes else Pass((1, 2), (0.0, 0.0)))
+    return found
 
-    def run(backward: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow), torch.set_grad_enabled(backward):
-            out_ND = block(h_ND)
-        if backward:
-            out_ND.float().sum().backward()
 
-    forward_s = _best(lambda: run(False))
-    trained_s = _best(lambda: run(True))
-    block.requires_grad_(False)
-    through_s = _best(lambda: run(True))
-    block.requires_grad_(True)
-    optimizer = torch.optim.AdamW(block.parameters())
-    update_s = _best(optimizer.step) / sum(p.numel() for p in block.parameters())
-    return Speed(
-        forward_s / _TOKENS, through_s / _TOKENS, trained_s / _TOKENS, update_s, "bfloat16" if narrow else "float32"
+def _block_pass(network: StandIn, card: ModelCard, n_blocks: int, dtype: torch.dtype, backward: bool) -> dict[str, Any]:
+    times = 6 if backward else 2
+    most = int(_OPERATIONS / (times * n_blocks * card.block_parameters)) // _LEAST_TOKENS * _LEAST_TOKENS
+    most = min(max(most, _LEAST_TOKENS), _MOST_TOKENS)
+    sizes = [size for size in (most // 64, most // 16, most // 4, most) if size >= _SHORT]
+
+    def run(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32), torch.set_grad_enabled(backward):
+            out: torch.Tensor = network(rows)
+        return out
+
+    def work(size: int, row: int) -> Callable[[], None]:
+        rows = _rows(size // row, row)
+
+        def compute() -> None:
+            out = run(rows)
+            if backward:
+                out.float().sum().backward()  # type: ignore[no-untyped-call]
+                network.zero_grad(set_to_none=True)
+
+        return compute
+
+    def timed(size: int, row: int) -> tuple[float, float]:
+        first_s, best_s = _first_and_best(work(size, row))
+        return first_s - best_s, best_s / n_blocks
+
+    sizes = [size // _SHORT * _SHORT for size in sizes]
+    first_s, with_pairs_s = zip(*(timed(size, _SHORT) for size in sizes), strict=True)
+    # At a middle size, which the caches still hold.
+    at = max(len(sizes) - 2, 0) if sizes[-2] >= _LONG else len(sizes) - 1
+    long = min(_LONG, sizes[at])
+    n_tokens = sizes[at] // long * long
+    rest_s = timed(n_tokens, long)[1] - with_pairs_s[at] * n_tokens / sizes[at]
+    pair_s = max(rest_s, 0.0) / (n_tokens * (long - _SHORT))
+    few, many = (_remembered(network, lambda n=n: run(_rows(n // _SHORT, _SHORT))) for n in sizes[-2:])
+    token_bytes = (many - few) / (sizes[-1] - sizes[-2]) / n_blocks
+    others, before = [size for size in _OTHER_SIZES if size not in sizes], present_bytes()
+    for size in others:
+        work(size, _SHORT)()
+    return asdict(
+        Pass(
+            tuple(sizes),
+            tuple(s - pair_s * size * _SHORT for s, size in zip(with_pairs_s, sizes, strict=True)),
+            first_s,
+            pair_s,
+            max(many / n_blocks - token_bytes * sizes[-1], 0.0),
+            token_bytes,
+            max(present_bytes() - before, 0) / len(others),
+        )
     )
 
 
-def _best(work: Callable[[], object]) -> float:
-    work()
-    found = []
-    for _ in range(_TRIES):
-        began = time.perf_counter()
+def _rows(n_rows: int, length: int) -> list[list[int]]:
+    """Token ids of rows that are one shorter and one longer in turn, as no two rows of a user have one length."""
+    lengths = [length - 1 + 2 * (i % 2) for i in range(n_rows - n_rows % 2)] + [length] * (n_rows % 2)
+    return [[3 + (i * 7 + k * 3) % 200 for k in range(n)] for i, n in enumerate(lengths)]
+
+
+def _remembered(network: nn.Module, run: Callable[[], torch.Tensor]) -> int:
+    """Bytes that are kept for the backward pass, the weights themselves aside."""
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = run()  # while it is there, nothing else takes the place of what is remembered
+    del kept
+    return sum(found.values())
+
+
+def _head_pass(card: ModelCard, dtype: torch.dtype, name: str) -> Pass:
+    """A word's share of what the positions of a pass cost in the head."""
+    words = min(card.vocabulary, _HEAD_WORDS)
+    head = nn.Linear(card.hidden, words, bias=False).requires_grad_(name == "full")
+
+    def timed(positions: int) -> float:
+        h_PD = torch.randn(positions, card.hidden, requires_grad=name != "forward")
+        targets_P = torch.arange(positions) % words
+
+        def work() -> None:
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                if name == "forward":
+                    head_losses(h_PD, head, targets_P)
+                    return
+                loss = head_loss(h_PD, head, targets_P, 0.0)
+            loss.backward()  # type: ignore[no-untyped-call]
+            head.zero_grad(set_to_none=True)
+
+        return _first_and_best(work)[1]
+
+    return Pass(_HEAD_POSITIONS, tuple(timed(positions) / words for positions in _HEAD_POSITIONS))
+
+
+def _update_seconds() -> float:
+    weights = [nn.Parameter(torch.randn(_UPDATED // 4)) for _ in range(4)]
+    optimizer = torch.optim.AdamW(weights, fused=True)
+
+    def work() -> None:
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return _first_and_best(work)[1] / _UPDATED
+
+
+def _measured_fit() -> Fit:
+    """The regression of the method probe on random clusters, in a process that has not loaded yet what it needs."""
+    done = subprocess.run([sys.executable, "-c", _FITTING], capture_output=True, text=True, check=True)  # noqa: S603
+    start_s, start_bytes, fit_s = map(float, done.stdout.split()[-3:])
+    return Fit(start_s, start_bytes, fit_s / (_FIT_ROWS * _FIT_WIDTH * _FIT_CLASSES))
+
+
+_FIT_ROWS, _FIT_WIDTH, _FIT_CLASSES = 512, 384, 16
+_FITTING = f"""
+import time
+import numpy as np
+from migaki.methods.logistic import fit_present
+from migaki.training.monitor import present_bytes
+dice = np.random.default_rng(0)
+means_CD = dice.standard_normal(({_FIT_CLASSES}, {_FIT_WIDTH}))
+labels_N = np.arange({_FIT_ROWS}) % {_FIT_CLASSES}
+x_ND = means_CD[labels_N] + 3 * dice.standard_normal(({_FIT_ROWS}, {_FIT_WIDTH}))
+x_ND *= {_FIT_WIDTH}**0.5 / np.linalg.norm(x_ND, axis=1, keepdims=True)
+before, began = present_bytes(), time.perf_counter()
+import sklearn.linear_model
+loaded = time.perf_counter()
+taken = present_bytes() - before
+fit_present(x_ND, labels_N, np.ones({_FIT_ROWS}), {_FIT_CLASSES}, (x_ND[:64], labels_N[:64]))
+print(loaded - began, taken, time.perf_counter() - loaded)
+"""
+
+
+def _first_and_best(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the first try, which also gets ready, and of the fastest of some more."""
+    found: list[float] = []
+    while len(found) < 2 or (len(found) <= _TRIES and sum(found) < _ENOUGH_S):
+        at = time.perf_counter()
         work()
-        found.append(time.perf_counter() - began)
-    return min(found)
+        found.append(time.perf_counter() - at)
+    return found[0], min(found[1:])
