@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,18 @@ def test_with_a_number_of_views_each_of_them_is_kept(folders, tmp_path):
     # Each way is seen in one epoch of five at most: nothing would be read twice.
     learner = prepared(folders["lite"], task, Frozen(blocks=2), rows)
     assert not learner.settle(examples, rows.rows[:2], 5, notes.append)["activations_kept"]
+
+
+def test_what_was_measured_of_a_model_is_forgotten_with_it(folders, tmp_path):
+    """Of the graph behind the measurement nothing is left that would hold weights and pictures."""
+    rows, base = image_rows(tmp_path / "images", 3), base_from(folders["lite"], "image")
+    known = weakref.ref(base.model)
+    body = ClassifyImage().network(base, rows, 0).body
+    # Two blocks: what goes in and out of each convolution, 4 bytes a number; more than the pixels, less than a megabyte.
+    assert 4 * 3 * SIZE**2 < body._measured()[1] < 1 << 20
+    del base, body
+    gc.collect()
+    assert known() is None
 
 
 # Augmentation

@@ -71,13 +71,14 @@ class ImageBody:
         """D, and bytes that are remembered after a forward pass."""
         kept: dict[int, int] = {}
 
-        def remember(tensor: torch.Tensor) -> torch.Tensor:
+        def remember(tensor: torch.Tensor) -> torch.UntypedStorage:
+            # Not the tensor: one that a function gave out and remembers would hold the function that holds it, for ever.
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return storage
 
         pixels_BCHW = torch.zeros(n_images, 3, *self._size, device=self.device)
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(remember, _never):
             features_BD = features_of(self.backbone, _laid_out(pixels_BCHW))
         return features_BD.shape[1], sum(kept.values())
 
@@ -197,6 +198,10 @@ class ImageBody:
     def _find(self, example: Example) -> np.ndarray | None:
         key: Any = self._key(example)
         return next((h_1M[0] for kept in self._kept if (h_1M := kept.find(key)) is not None), None)
+
+
+def _never(storage: torch.UntypedStorage) -> torch.Tensor:
+    raise AssertionError("what was only measured is not differentiated")
 
 
 def _pieces(n: int, size: int) -> list[list[int]]:
