@@ -83,7 +83,7 @@ def subject_of(
         content = _content_of(task, files=True)
     else:
         train = str(data.train)
-        content = (gathered(train) if is_gathered(train) else form_of(train)).content_kind
+        content = gathered(train).content_kind if is_gathered(train) else form_of(train).content_kind
     return Subject(data, content, None, Model(reference=model) if model else None)
 
 
