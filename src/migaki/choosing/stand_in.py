@@ -64,7 +64,9 @@ def _config(card: ModelCard, blocks: int) -> Any:
         max_position_embeddings=card.context,
         pad_token_id=0,
         bos_token_id=1,
+        cls_token_id=1,
         eos_token_id=2,
+        sep_token_id=2,
         **shared,
         **size,
     )
