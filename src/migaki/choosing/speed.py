@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def _block_pass(network: StandIn, card: ModelCard, n_blocks: int, dtype: torch.d
     n_tokens = sizes[at] // long * long
     rest_s = timed(n_tokens, long)[1] - with_pairs_s[at] * n_tokens / sizes[at]
     pair_s = max(rest_s, 0.0) / (n_tokens * (long - _SHORT))
-    few, many = (_remembered(network, lambda n=n: run(_rows(n // _SHORT, _SHORT))) for n in sizes[-2:])
+    few, many = (_remembered(network, partial(run, _rows(n // _SHORT, _SHORT))) for n in sizes[-2:])
     token_bytes = (many - few) / (sizes[-1] - sizes[-2]) / n_blocks
     # Beside large blocks the kernels are nothing.
     others = [size for size in _OTHER_SIZES if size not in sizes and card.block_parameters <= _BLOCK_PARAMETERS]
