@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_refused_with_its_line(tmp_path, capsys, everythi
 def test_equal_hashes_are_paired_in_the_order_of_a_sort(monkeypatch):
     """Three of one value are two pairs, each with the one before it; parts of the values are gone through in order."""
     hashes = array("Q", [1 << 63, 7, (1 << 64) - 1, 7, 1 << 63, 9, 7, (1 << 64) - 1])
-    found = [pair for earlier, later in _equal(hashes) for pair in zip(earlier.tolist(), later.tolist())]
+    found = [pair for earlier, later in _equal(hashes) for pair in zip(earlier.tolist(), later.tolist(), strict=True)]
     assert found == [(1, 3), (3, 6), (0, 4), (2, 7)]
 
 

@@ -293,7 +293,7 @@ _FINAL_NORMS = (
 )
 
 
-def final_norms(backbone: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+def final_norms(backbone: Any, blocks: Sequence[nn.Module]) -> list[nn.Module]:
     """The norm that stands beside the list of blocks, by the names it goes by; an encoder of BERT's kind has none. Of an
     image model whatever is trained behind the blocks, and of one that writes letters the layer that does."""
     if (eye := eye_of(backbone)) is not None:
@@ -311,7 +311,7 @@ def final_norms(backbone: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Mod
 
 
 def _hears(backbone: Any) -> bool:
-    return backbone.main_input_name == "input_values"
+    return bool(backbone.main_input_name == "input_values")
 
 
 def save_trained(network: Any, folder: Path) -> None:

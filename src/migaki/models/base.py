@@ -152,7 +152,7 @@ def _readers(reference: str, folder: Path, role: Role) -> tuple[Any, Any]:
         raise ModelError(
             f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder."
         )
-    if role == "speech" and tokenizer.is_fast:
+    if role == "speech" and tokenizer is not None and tokenizer.is_fast:
         mend_merges(tokenizer)
     return tokenizer, processor
 

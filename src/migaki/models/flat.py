@@ -340,7 +340,7 @@ class FlatDecoder:
         k_S, v_S = (x[:shared].transpose(0, 1)[None] for x in (k_NGE, v_NGE))
         prefix_1HSE = attention(q_NHE[:shared].transpose(0, 1)[None], k_S, v_S, is_causal=True, **settings)
         n_rows, width = q.shape[0], q.shape[2]
-        k, v = (torch.cat([part.expand(n_rows, -1, -1, -1), own], 2) for part, own in ((k_S, k), (v_S, v)))
+        k, v = (torch.cat([part.expand(n_rows, -1, -1, -1), rest], 2) for part, rest in ((k_S, k), (v_S, v)))
         mask = torch.ones(width, shared + width, dtype=torch.bool, device=q.device).tril(shared)
         rows_BHTE = attention(q, k, v, attn_mask=mask, **settings)
         rows_NX = line.gathered(rows_BHTE.transpose(1, 2)).flatten(1)

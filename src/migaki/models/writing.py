@@ -219,7 +219,7 @@ class WhisperPen:
     @torch.no_grad()
     def losses(self, heard: Heard, targets: Targets) -> list[float]:
         h_PD, targets_P = self._at_targets(heard, targets)
-        of_row = head_losses(h_PD, self._head, targets_P).split([len(row) for row in targets])
+        of_row = torch.split(head_losses(h_PD, self._head, targets_P), [len(row) for row in targets])
         return [float(losses.sum()) for losses in of_row]
 
     @torch.no_grad()
