@@ -94,7 +94,7 @@ def test_what_cannot_be_used_is_refused_with_its_line(tmp_path, capsys, everythi
     assert re.search(words, capsys.readouterr().err.replace("\n", " "))
 
 
-def test_equal_hashes_are_paired_in_the_order_of_a_sort(monkeypatch):
+def test_equal_hashes_are_paired_in_the_order_of_a_sort() -> None:
     """Three of one value are two pairs, each with the one before it; parts of the values are gone through in order."""
     hashes = array("Q", [1 << 63, 7, (1 << 64) - 1, 7, 1 << 63, 9, 7, (1 << 64) - 1])
     found = [pair for earlier, later in _equal(hashes) for pair in zip(earlier.tolist(), later.tolist(), strict=True)]

@@ -64,7 +64,11 @@ def test_a_thousand_copies_are_paired_with_the_first_only():
 
 def test_pairs_text_by_text_are_those_that_are_given_at_once():
     rows = [*texts(60, 2), *texts(60, 2)[:20]]
-    found = {(int(i), j): share for j, earlier, shares in near_earlier(rows, 0.7) for i, share in zip(earlier, shares, strict=True)}
+    found = {
+        (int(i), j): share
+        for j, earlier, shares in near_earlier(rows, 0.7)
+        for i, share in zip(earlier, shares, strict=True)
+    }
     assert found == {(i, j): share for i, j, share in near_pairs(rows, 0.7)}
     assert len(found) >= 25
 
