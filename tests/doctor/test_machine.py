@@ -222,13 +222,14 @@ def mirror():
     ("date", "found"),
     [
         (formatdate(1.0, usegmt=True), ["ok", "warning"]),
-        (formatdate(usegmt=True), ["ok"]),
+        ("now", ["ok"]),
         ("yesterday", ["ok"]),
         (None, ["ok"]),
     ],
     ids=["long ago", "now", "no date", "none"],
 )
 def test_a_hub_in_reach_tells_whether_the_clock_is_right(mirror, date, found):
+    date = formatdate(usegmt=True) if date == "now" else date  # not of the time when the tests were collected
     mirror.date += [date] if date else []
     checks = list(hub({"HF_ENDPOINT": mirror.address}))
     assert [c.level for c in checks] == found

@@ -18,10 +18,9 @@ __all__ = ["ZeroShot"]
 
 
 class ZeroShot(Method):
-    """A generator answers the bare prompt, a model of speech writes what it hears; an encoder takes the label whose name is
-    most similar to the text.
+    """The model as it is: a generator answers the bare prompt, a model of speech writes, an encoder takes the nearest label name.
 
-    What any other method has to beat: the training rows only give the label names.
+    What any other method has to beat: the training rows only give the label names, and those are compared with the text.
     """
 
     kind: Literal["zero_shot"] = "zero_shot"
