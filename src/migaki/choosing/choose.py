@@ -20,7 +20,7 @@ from migaki.data.splits import labels_of
 from migaki.evaluation.slices import script_of
 from migaki.models import Model, locate
 
-__all__ = ["Candidate", "Choice", "choose", "is_at_hand", "language_of"]
+__all__ = ["Candidate", "Choice", "choose", "is_at_hand", "language_of", "rank"]
 
 _CHARACTERS_A_TOKEN = {"ja": 1.6, "en": 4.2}
 """Where no tokenizer is at hand. Measured with those of e5-small on SIB-200 in Japanese and of MiniLM in English."""
@@ -133,7 +133,7 @@ def choose(
         fits: dict[str, str] = {e.method: _obstacle(e, minutes, memory_bytes) for e in estimates}
         found.append(Candidate(card, is_at_hand(card.reference), estimates, fits, ""))
     found = [Candidate(c.card, c.at_hand, c.estimates, c.fits, _reason(c, language)) for c in found]
-    found.sort(key=lambda c: _rank(c, language))
+    found.sort(key=lambda c: rank(c, language))
     if probe and subject.content_kind == "labelled":
         from migaki.choosing.probing import probed
 
@@ -194,15 +194,15 @@ def _obstacle(found: Estimate, minutes: float, memory_bytes: int) -> str:
     return ""
 
 
-def _rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
+def rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
+    """By what candidates are sorted: language, fit, at hand, made for the language, ways that fit, size."""
     card = candidate.card
     fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
-    first_language = card.languages[0] == language or card.languages == ["multi"]
     return (
         not card.speaks(language),
         not fitting,
         not candidate.at_hand,
-        not first_language,
+        card.languages[0] not in (language, "multi", "any"),
         -len(fitting),
         -card.parameters,
     )

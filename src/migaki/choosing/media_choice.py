@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from migaki.audit.look import Subject
-from migaki.choosing.choose import Candidate, Choice, is_at_hand, language_of
+from migaki.choosing.choose import Candidate, Choice, is_at_hand, language_of, rank
 from migaki.choosing.estimate import METHODS, Estimate
 from migaki.choosing.media import MEDIA, estimate_media, known_for, media_work
 from migaki.core.errors import UsageError
@@ -49,7 +48,7 @@ def choose_media(
         fits: dict[str, str] = {e.method: _obstacle(e, task, minutes, memory_bytes) for e in estimates}
         candidate = Candidate(card, is_at_hand(card.reference), estimates, fits, "")
         found.append(Candidate(card, candidate.at_hand, estimates, fits, _reason(candidate, language)))
-    found.sort(key=lambda candidate: _rank(candidate, language))
+    found.sort(key=lambda candidate: rank(candidate, language))
     return Choice(language, tuple(found), minutes, memory_bytes)
 
 
@@ -68,20 +67,6 @@ def _obstacle(found: Estimate, task: str, minutes: float, memory_bytes: int) -> 
     if found.seconds > 60 * minutes:
         return f"takes {found.seconds / 60:.0f} of {minutes:.0f} minutes: fewer epochs, fewer rows, or a lighter method"
     return ""
-
-
-def _rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
-    card = candidate.card
-    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
-    own = card.languages[0] in (language, "multi", "any")
-    return (
-        not card.speaks(language),
-        not fitting,
-        not candidate.at_hand,
-        not own,
-        -len(fitting),
-        -card.parameters,
-    )
 
 
 def _reason(candidate: Candidate, language: str) -> str:
