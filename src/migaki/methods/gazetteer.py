@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
-from migaki.core.parts import Learner, Method, Task
+from migaki.core.parts import Learner, Task
 from migaki.core.types import Dataset
+from migaki.methods.measuring import Floor
 from migaki.methods.needs import require_fit
 
 __all__ = ["Gazetteer"]
 
 
-class Gazetteer(Method):
+class Gazetteer(Floor):
     """What was named in the training rows is looked for in a text, the longest first, and gets its most frequent label.
 
     Names that mean something else in more than half of the places where they stand are left out.
@@ -22,12 +23,6 @@ class Gazetteer(Method):
     """
 
     kind: Literal["gazetteer"] = "gazetteer"
-
-    uses_base: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = True
-    takes_steps: ClassVar[bool] = False
-    varies_with_seed: ClassVar[bool] = False
-    keeps_base: ClassVar[bool] = False
 
     def baseline_name(self, task: Task) -> str:
         return "nothing is named"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from migaki.core.parts import Role, Shape, Task
-from migaki.methods.measuring import Measuring
+from migaki.methods.measuring import MeasuringFiles
 
 if TYPE_CHECKING:
     from migaki.methods.thumbnails import ThumbnailLearner
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Pixels"]
 
 
-class Pixels(Measuring):
+class Pixels(MeasuringFiles):
     """Each image as a square of a few grey pixels, and a logistic regression over them, without any pretrained model.
 
     What a model of images is worth is what it adds to this. Source: the linear classifier of LeCun et al. 1998,
@@ -32,7 +32,7 @@ class Pixels(Measuring):
     def space(self, task: Task, shape: Shape) -> dict[str, Any]:
         return {"method.side": [8, 16, 32], "method.penalty": {"log": [0.01, 100.0]}}
 
-    def learner(self) -> type[ThumbnailLearner]:
+    def learner(self, task: Task) -> type[ThumbnailLearner]:
         from migaki.methods.thumbnails import ThumbnailLearner
 
         return ThumbnailLearner

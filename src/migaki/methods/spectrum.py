@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from migaki.core.parts import Role, Shape, Task
-from migaki.methods.measuring import Measuring
+from migaki.methods.measuring import MeasuringFiles
 
 if TYPE_CHECKING:
     from migaki.methods.bands import BandLearner
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Spectrum"]
 
 
-class Spectrum(Measuring):
+class Spectrum(MeasuringFiles):
     """How loud some bands of frequencies are in each recording, and a logistic regression over that.
 
     Of each band the mean and how much it changes, without any pretrained model. It tells voices, microphones and noise apart,
@@ -33,7 +33,7 @@ class Spectrum(Measuring):
     def space(self, task: Task, shape: Shape) -> dict[str, Any]:
         return {"method.bands": [20, 40, 64], "method.penalty": {"log": [0.01, 100.0]}}
 
-    def learner(self) -> type[BandLearner]:
+    def learner(self, task: Task) -> type[BandLearner]:
         from migaki.methods.bands import BandLearner
 
         return BandLearner
