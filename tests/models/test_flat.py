@@ -384,6 +384,18 @@ def test_a_family_that_only_looks_alike_is_computed_as_transformers_does(family:
     assert (found - wanted).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("error", [TypeError, AttributeError, IndexError, KeyError, AssertionError, ImportError])
+def test_a_mistake_in_the_flat_way_is_seen_and_not_taken_for_another_layout(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: Any) -> torch.Tensor:
+        raise error("a mistake")
+
+    monkeypatch.setattr(FlatDecoder, "_block", mistaken)
+    with pytest.raises(error, match="a mistake"):
+        Body(body_of("llama"), 0)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_with_a_flat_form_uses_it(family: str) -> None:
     assert Body(body_of(family), 0).use_flat

@@ -86,8 +86,9 @@ class Body:
         """Whether both ways give the same vectors for a few tokens.
 
         Blocks of one layout may still be joined in another way (Granite scales them, SmolLM3 leaves rotations out), or
-        take no line of tokens at all (experts). Asked here and not only before a training, because a saved model is
-        never trained again.
+        take no line of tokens at all: experts unpack three sides (ValueError), and where a part of each head is rotated,
+        sizes do not fit (RuntimeError). Asked here and not only before a training, because a saved model is never trained
+        again.
         """
         config = self.backbone.config.get_text_config()
         # RoBERTa takes its padding token for no token at all.
@@ -95,7 +96,7 @@ class Body:
         rows = [sorted(ids), sorted(ids)[::-2]]
         try:
             found_ND = self._above(Line.of(rows, self.device), rows, None)
-        except Exception:
+        except (RuntimeError, ValueError):
             return False
         hidden_BTD, mask_BT = self._padded(rows)
         wanted_ND = hidden_BTD[mask_BT.bool()]
