@@ -16,6 +16,16 @@ from migaki.models.base import quiet_transformers
 
 SIZE = 32
 LABELS = ("blue", "green", "red")
+EVERYTHING: dict[str, Any] = {
+    "crop": 0.6,
+    "flip": True,
+    "colour": 0.2,
+    "policy": {"changes": 2},
+    "erase": {"chance": 0.5},
+    "mixup": {"alpha": 0.8, "chance": 0.4},
+    "cutmix": {"chance": 0.4},
+}
+"""All that `task.augment` can do at once."""
 
 
 def _resnet() -> Any:

@@ -26,7 +26,7 @@ import torch
 
 import migaki
 from migaki.training.checkpoint import checkpoint_folders
-from pictures import save_image_model, write_images
+from pictures import EVERYTHING, save_image_model, write_images
 from sentences import several_rows, tagged_rows
 from tiny import chat_rows, labelled_rows, save_decoder, save_encoder, write_rows
 
@@ -90,17 +90,8 @@ def recipe(workload: str, folder: Path) -> dict[str, Any]:
         }
     if workload == "image-full":
         # Images are read by two processes of their own, ahead of the steps and in every way altered.
-        augment = {
-            "crop": 0.6,
-            "flip": True,
-            "colour": 0.2,
-            "policy": {"changes": 2},
-            "erase": {"chance": 0.5},
-            "mixup": {"alpha": 0.8, "chance": 0.4},
-            "cutmix": {"chance": 0.4},
-        }
         return {
-            "task": {"kind": "classify_image", "head": "random", "augment": augment},
+            "task": {"kind": "classify_image", "head": "random", "augment": EVERYTHING},
             "model": str(folder / "image"),
             "data": {"train": str(folder / "images")},
             "method": "full",

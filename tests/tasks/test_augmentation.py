@@ -20,17 +20,8 @@ from migaki.core.errors import RecipeError
 from migaki.tasks import ClassifyImage
 from migaki.tasks.augmentation import Augment, Cutmix, Erase, Mixup, Policy
 from migaki.tasks.views import CHANGES, Covered, Mix, View
-from pictures import LABELS, image_rows, save_image_model
+from pictures import EVERYTHING, LABELS, image_rows, save_image_model
 
-EVERYTHING: dict[str, Any] = {
-    "crop": 0.6,
-    "flip": True,
-    "colour": 0.2,
-    "policy": {"changes": 3},
-    "erase": {"chance": 0.6},
-    "mixup": {"alpha": 0.8, "chance": 0.4},
-    "cutmix": {"chance": 0.4},
-}
 PLAIN = (0.0, 0.0, 1.0, False, 1.0, 1.0, 1.0)
 
 
@@ -297,9 +288,9 @@ def test_a_mixed_row_shows_both_images_and_weighs_what_its_labels_weigh(model, t
     examples = list(network.encode(rows))
     both = 0
     for number, example in enumerate(examples):
-        varied = network.varied(example, number, 4)
-        mixed = network.mixed(varied, examples, number, 4)
-        mix = varied.view.mix
+        mixed = network.varied(example, number, 4, examples)
+        view = augment.draw(0, number, 4)
+        mix = view.mix
         partner = mix.partner(number, 9)
         other = examples[partner]
         share = mix.own_share(*network._sights.size)
@@ -307,22 +298,21 @@ def test_a_mixed_row_shows_both_images_and_weighs_what_its_labels_weigh(model, t
         assert mixed.shares == (share, 1 - share)
         assert mixed.weight == pytest.approx(share * example.weight + (1 - share) * other.weight)
         # The other one is seen as it is seen itself in this epoch, but alone.
-        seen_CHW = network.pixels([replace(varied, view=replace(varied.view, mix=None))])[0].numpy()
-        view = replace(network.varied(other, partner, 4).view, mix=None)
-        other_CHW = network.pixels([replace(other, view=view)])[0].numpy()
+        seen_CHW = network.pixels([replace(example, view=replace(view, mix=None))])[0].numpy()
+        other_view = replace(augment.draw(0, partner, 4), mix=None)
+        other_CHW = network.pixels([replace(other, view=other_view)])[0].numpy()
         assert np.array_equal(network.pixels([mixed])[0].numpy(), mix.of(seen_CHW, other_CHW))
-        assert network.identity(mixed) != network.identity(varied)
+        assert network.identity(mixed) != network.identity(replace(example, view=view))
         both += 0 < share < 1
     assert both > 4
 
 
 def test_one_row_alone_is_mixed_with_nobody(model, tmp_path):
     rows = image_rows(tmp_path / "images", 3)
-    network = network_of(model, rows, augment=Augment(mixup=Mixup(chance=1)))
+    augment = Augment(mixup=Mixup(chance=1))
+    network = network_of(model, rows, augment=augment)
     example = network.encode(rows)[0]
-    varied = network.varied(example, 0, 0)
-    assert network.mixed(varied, [example], 0, 0) == varied
-    assert varied.shares == ()
+    assert network.varied(example, 0, 0, [example]) == replace(example, view=augment.draw(0, 0, 0))
 
 
 # Settings

@@ -22,17 +22,7 @@ from migaki.methods import Frozen
 from migaki.tasks import ClassifyImage
 from migaki.tasks.augmentation import Augment
 from migaki.tasks.image_classifier import _prepare, _Published
-from pictures import image_rows, save_image_model, write_images
-
-EVERYTHING: dict[str, Any] = {
-    "crop": 0.6,
-    "flip": True,
-    "colour": 0.2,
-    "policy": {"changes": 2},
-    "erase": {"chance": 0.5},
-    "mixup": {"alpha": 0.8, "chance": 0.4},
-    "cutmix": {"chance": 0.4},
-}
+from pictures import EVERYTHING, image_rows, save_image_model, write_images
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def altered(network: Any, rows: Any, epochs: int) -> list[Any]:
     """Every row as each epoch sees it."""
     examples = network.encode(rows)
-    return [
-        network.mixed(network.varied(e, number, epoch), examples, number, epoch)
-        for epoch in range(epochs)
-        for number, e in enumerate(examples)
-    ]
+    return [network.varied(e, number, epoch, examples) for epoch in range(epochs) for number, e in enumerate(examples)]
 
 
 def test_batches_are_the_same_to_the_last_bit_with_no_one_or_two_workers(model, tmp_path):

@@ -144,10 +144,7 @@ class TunedLearner:
     def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
         if self.varies == "never":
             return example
-        example = self.network.varied(example, number, epoch)
-        if getattr(self.network, "mixes", False):
-            example = self.network.mixed(example, others, number, epoch)
-        return example
+        return self.network.varied(example, number, epoch, others)  # type: ignore[no-any-return]
 
     def ahead(self, coming: Iterable[Example]) -> AbstractContextManager[None]:
         ahead = getattr(self.network, "ahead", None)

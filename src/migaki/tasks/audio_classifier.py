@@ -110,7 +110,7 @@ class AudioClassifier(Classifier):
     def made_by(self) -> list[str]:
         return [self.processor.to_json_string(), self.layers]
 
-    def varied(self, example: Example, number: int, epoch: int) -> Example:
+    def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
         return self.body.varied(cast(Sound, example), number, epoch)  # type: ignore[no-any-return]
 
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:

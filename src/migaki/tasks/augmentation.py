@@ -157,11 +157,6 @@ class Augment(Part):
             )
         return self
 
-    @property
-    def mixes(self) -> bool:
-        """Whether a row may be mixed with another."""
-        return self.mixup is not None or self.cutmix is not None
-
     def draw(self, seed: int, number: int, epoch: int) -> View:
         """How the image of row `number` is altered in epoch `epoch`."""
         epoch = epoch % self.views if self.views else epoch

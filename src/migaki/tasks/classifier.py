@@ -106,8 +106,6 @@ class Classifier(nn.Module):
     """What makes numbers of files, saved beside weights; None where a tokenizer does."""
     varies: Literal["never", "in_views", "always"] = "never"
     """Whether rows are altered at random in training: in a fixed number of ways each, or anew every time; see `varied`."""
-    mixes = False
-    """Whether rows are mixed with others in training; see `mixed`."""
     paired = False
     """Whether two texts together have a label."""
 
@@ -152,12 +150,9 @@ class Classifier(nn.Module):
         """What features depend on beside the weights and the examples: pooling, size, whatever is set in the recipe."""
         raise NotImplementedError
 
-    def varied(self, example: Example, number: int, epoch: int) -> Example:
-        """The example as epoch `epoch` sees it, altered at random by (seed, epoch, number) alone."""
-        return example
-
-    def mixed(self, example: Example, others: Sequence[Example], number: int, epoch: int) -> Example:
-        """The varied example mixed with another of the train rows, if that is drawn for it."""
+    def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
+        """The example as epoch `epoch` sees it, altered at random by (seed, epoch, number) alone; where that is drawn for it,
+        mixed with another of all train rows."""
         return example
 
     def ahead(self, coming: Iterable[Example]) -> AbstractContextManager[None]:

@@ -66,7 +66,6 @@ class ImageClassifier(Classifier):
         self._augment, self._seed = task.augment, seed
         if task.augment:
             self.varies = "in_views" if task.augment.views else "always"
-            self.mixes = task.augment.mixes
         self._focal_gamma = task.focal_gamma
         self.to(backbone.device)
 
@@ -129,23 +128,19 @@ class ImageClassifier(Classifier):
     def made_by(self) -> list[str]:
         return [json.dumps(self.processor.to_dict(), sort_keys=True, default=str)]
 
-    def varied(self, example: Example, number: int, epoch: int) -> Example:
+    def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
         if self._augment is None:
             return example
-        return replace(example, view=self._augment.draw(self._seed, number, epoch))
-
-    def mixed(self, example: Example, others: Sequence[Example], number: int, epoch: int) -> Example:
-        mix = example.view.mix if example.view else None
-        if mix is None or len(others) < 2:
-            return example
-        assert self._augment is not None
-        partner = mix.partner(number, len(others))
+        view = self._augment.draw(self._seed, number, epoch)
+        if view.mix is None or len(others) < 2:
+            return replace(example, view=view)
+        partner = view.mix.partner(number, len(others))
         other = others[partner]
         seen_so = replace(self._augment.draw(self._seed, partner, epoch), mix=None)
-        share = mix.own_share(*self._sights.size)
+        share = view.mix.own_share(*self._sights.size)
         return replace(
             example,
-            view=replace(example.view, other=(other.row.content.media, seen_so)),
+            view=replace(view, other=(other.row.content.media, seen_so)),
             labels=(*example.labels, *other.labels),
             shares=(share, 1 - share),
             weight=share * example.weight + (1 - share) * other.weight,
@@ -153,11 +148,7 @@ class ImageClassifier(Classifier):
 
     def _views(self, examples: Sequence[Example]) -> list[Example]:
         n_views = self._augment.views if self._augment and self._augment.views else 1
-        return [
-            self.mixed(self.varied(e, number, view), examples, number, view)
-            for view in range(n_views)
-            for number, e in enumerate(examples)
-        ]
+        return [self.varied(e, number, view, examples) for view in range(n_views) for number, e in enumerate(examples)]
 
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
         return Row(place, LabelledMedia(Media(text, ""), label))

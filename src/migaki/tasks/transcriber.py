@@ -167,7 +167,7 @@ class Transcriber(nn.Module):
         """All pieces of the recordings as they are predicted, those that are heard whole with their targets."""
         return [piece for pieces in self._pieces_of_each(rows) for piece in pieces]
 
-    def varied(self, example: Example, number: int, epoch: int) -> Example:
+    def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
         return self.body.varied(cast(Sound, example), number, epoch)
 
     def mask_id(self) -> int | None:
