@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from migaki.audit.languages import probable_language
-from migaki.audit.light import text_of, texts_of
+from migaki.audit.light import text_of
 from migaki.audit.texts import broken_letters, languages, passages, repeated_passages, wordless
 from migaki.core.types import Conversation, Dataset, Labelled, Place, Row, Span, Tagged, Turn
+from migaki.data.cleaning import texts_of
 
 SIGNATURE = "-- \nSent with Example Mail, the fast mail program"
 

@@ -12,7 +12,7 @@ from migaki.audit.chats import chat_lights
 from migaki.audit.files import file_lights
 from migaki.audit.labels import label_lights
 from migaki.audit.languages import probable_language
-from migaki.audit.light import EXAMPLES, Level, Light, places, text_of, texts_of
+from migaki.audit.light import EXAMPLES, Level, Light, places, text_of
 from migaki.audit.power import smallest_difference
 from migaki.audit.preferences import judged_lights, preferred_lights
 from migaki.audit.texts import (
@@ -27,6 +27,7 @@ from migaki.audit.texts import (
 )
 from migaki.audit.tokens import TokenFacts
 from migaki.core.types import Dataset, Row, Splits, shorten
+from migaki.data.cleaning import texts_of
 from migaki.data.splits import labels_of
 from migaki.evaluation.slices import script_of
 

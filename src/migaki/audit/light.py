@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from migaki.core.types import Conversation, Row
 
-__all__ = ["EXAMPLES", "Level", "Light", "places", "text_of", "texts_of"]
+__all__ = ["EXAMPLES", "Level", "Light", "places", "text_of"]
 
 EXAMPLES = 5
 """Rows that are shown of each finding."""
@@ -39,19 +39,6 @@ class Light:
 def places(rows: Sequence[Row]) -> tuple[str, ...]:
     """Where the first of the rows stand, as file:line."""
     return tuple(str(row.place) for row in rows[:EXAMPLES])
-
-
-def texts_of(row: Row) -> list[str]:
-    """Every text that stands in a row: both of a pair, all messages of a conversation, both answers of a comparison; none
-    where the row is about a file."""
-    found: list[str] = []
-
-    def noted(text: str) -> str:
-        found.append(text)
-        return text
-
-    row.content.mapped(noted)
-    return found
 
 
 def text_of(row: Row) -> str:

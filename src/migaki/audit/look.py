@@ -11,13 +11,13 @@ import numpy as np
 
 from migaki.audit.audit import Audit, Features, audit
 from migaki.audit.large import LARGE_BYTES, audit_file
-from migaki.audit.light import text_of, texts_of
+from migaki.audit.light import text_of
 from migaki.audit.outliers import outlying
 from migaki.audit.tokens import TokenFacts, chat_facts, token_facts
 from migaki.core.errors import UsageError
 from migaki.core.types import Record, Row, Splits
 from migaki.data import Data, read_records
-from migaki.data.cleaning import Change, changes
+from migaki.data.cleaning import Change, changes, texts_of
 from migaki.data.gathered import KINDS, Gathered, gathered, is_gathered
 from migaki.data.recognition import TASKS, Form, recognised
 from migaki.data.streaming import iter_records

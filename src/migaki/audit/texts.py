@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from migaki.audit.languages import probable_language
-from migaki.audit.light import EXAMPLES, Light, places, text_of, texts_of
+from migaki.audit.light import EXAMPLES, Light, places, text_of
 from migaki.core.types import Dataset, Row, shorten
-from migaki.data.cleaning import Mojibake
+from migaki.data.cleaning import Mojibake, texts_of
 from migaki.data.duplicates import compared_form, copy_form, near_pairs
 from migaki.data.privacy import find_personal
 from migaki.evaluation.slices import script_of

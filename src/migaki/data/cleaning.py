@@ -24,7 +24,7 @@ from migaki.core.parts import Part
 from migaki.core.types import Finding, Place, Row, shorten
 from migaki.data.privacy import KINDS, mask_personal
 
-__all__ = ["Change", "Step", "changes", "clean_rows", "cleaner", "restored"]
+__all__ = ["Change", "Step", "changes", "clean_rows", "cleaner", "restored", "texts_of"]
 
 _EXAMPLES = 3
 
@@ -211,6 +211,19 @@ def clean_rows(rows: Sequence[Row], steps: Sequence[Any], name: str) -> tuple[tu
     return found, findings
 
 
+def texts_of(row: Row) -> list[str]:
+    """Every text that stands in a row: both of a pair, all messages of a conversation, both answers of a comparison; none
+    where the row is about a file."""
+    found: list[str] = []
+
+    def noted(text: str) -> str:
+        found.append(text)
+        return text
+
+    row.content.mapped(noted)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What one step made of one text."""
@@ -235,16 +248,9 @@ def changes(rows: Iterable[Row], steps: Sequence[Any]) -> Iterator[Change]:
         steps: of the recipe.
     """
     for row in rows:
-        content = row.content
         for step in steps:
-            made: list[tuple[str, str]] = []
-
-            def noted(text: str, step: Any = step, made: list[tuple[str, str]] = made) -> str:
-                made.append((text, step(text)))
-                return made[-1][1]
-
-            content = content.mapped(noted)
-            for number, (before, after) in enumerate(made):
+            old, row = row, Row(row.place, row.content.mapped(step))
+            for number, (before, after) in enumerate(zip(texts_of(old), texts_of(row), strict=True)):
                 if before != after:
                     yield Change(row.place, step.kind, number, before, after)
 

@@ -13,9 +13,9 @@ __all__ = [
     "check_named",
     "guess",
     "label_of",
+    "labelled_columns",
     "listed",
     "need_roles",
-    "paired",
     "sound",
     "text_in",
     "texts_in",
@@ -81,12 +81,24 @@ def need_roles(names: Sequence[str], found: Mapping[str, str], needed: Sequence[
             )
 
 
-def paired(names: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
-    """The columns found, with that of a second text where the text's column usually has one beside it.
+def labelled_columns(
+    names: Sequence[str], named: Mapping[str, str], roles: Mapping[str, Sequence[str]], need_label: bool
+) -> dict[str, str]:
+    """The columns of a text, of a second one where it usually stands beside the first, and of what is said of them.
 
-    >>> paired(["premise", "hypothesis", "label"], {"text": "premise", "label": "label"})["text_pair"]
-    'hypothesis'
+    Raises:
+        ValueError: as `check_named`, or the text or a label that is needed has no column.
+
+    >>> labelled_columns(["premise", "hypothesis"], {}, TEXT_ROLES, need_label=False)
+    {'text': 'premise', 'text_pair': 'hypothesis'}
     """
+    check_named(names, named, roles)
+    found = _paired(names, guess(names, named, roles))
+    need_roles(names, found, ("text", "label") if need_label else ("text",))
+    return found
+
+
+def _paired(names: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
     if "text_pair" in found or "text" not in found:
         return dict(found)
     usual = {"text_pair": _PARTNERS.get(found["text"].lower().strip(), ())}

@@ -8,7 +8,16 @@ from typing import Any, Protocol
 from migaki.core.parts import Reader
 from migaki.core.types import Labelled, Plain, shorten
 from migaki.data.audio import RECORDINGS
-from migaki.data.columns import TEXT_ROLES, check_named, guess, label_of, need_roles, paired, text_in, texts_in
+from migaki.data.columns import (
+    TEXT_ROLES,
+    check_named,
+    guess,
+    label_of,
+    labelled_columns,
+    need_roles,
+    text_in,
+    texts_in,
+)
 from migaki.data.conversations import ConversationReader
 from migaki.data.images import IMAGES
 from migaki.data.media import MediaReader
@@ -42,10 +51,7 @@ class _LabelledReader:
     targets: Sequence[str] = ("label",)
 
     def choose(self, names: Sequence[str], named: Mapping[str, str], need_target: bool = True) -> dict[str, str]:
-        check_named(names, named, self.roles)
-        found = paired(names, guess(names, named, self.roles))
-        need_roles(names, found, ("text", "label") if need_target else ("text",))
-        return found
+        return labelled_columns(names, named, self.roles, need_target)
 
     def __call__(self, values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> Labelled:
         text, pair = texts_in(values, columns)

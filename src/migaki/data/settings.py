@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_v
 from migaki.core.errors import DataError
 from migaki.core.parts import Part
 from migaki.core.types import Dataset, Finding, Record, Row, Several, Splits
-from migaki.data.cleaning import Step, clean_rows
+from migaki.data.cleaning import Step, clean_rows, texts_of
 from migaki.data.corrections import apply_corrections
 from migaki.data.duplicates import copy_form
 from migaki.data.formats import READERS
@@ -413,19 +413,8 @@ def _emptied(rows: Sequence[Row], cleaned: Sequence[Row]) -> list[str]:
     return [
         f"{row.place}: nothing is left of a text of this row after data.clean. Remove the row, or the step that empties it."
         for row, after in zip(rows, cleaned, strict=True)
-        if row is not after and not all(map(str.strip, _texts(after)))
+        if row is not after and not all(map(str.strip, texts_of(after)))
     ]
-
-
-def _texts(row: Row) -> list[str]:
-    found: list[str] = []
-
-    def noted(text: str) -> str:
-        found.append(text)
-        return text
-
-    row.content.mapped(noted)
-    return found
 
 
 def _right(rows: Sequence[Row], corrected: Mapping[Row, Row]) -> tuple[Row, ...]:

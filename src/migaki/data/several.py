@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from migaki.core.types import Finding, MultiLabelled, Record, shorten
-from migaki.data.columns import TEXT_ROLES, check_named, guess, label_of, need_roles, paired, texts_in
+from migaki.data.columns import TEXT_ROLES, label_of, labelled_columns, texts_in
 
 __all__ = ["SeveralReader", "labels_in"]
 
@@ -62,10 +62,7 @@ class SeveralReader:
     targets: Sequence[str] = ("label",)
 
     def choose(self, names: Sequence[str], named: Mapping[str, str], need_target: bool = True) -> dict[str, str]:
-        check_named(names, named, self.roles)
-        found = paired(names, guess(names, named, self.roles))
-        need_roles(names, found, ("text", "label") if need_target else ("text",))
-        return found
+        return labelled_columns(names, named, self.roles, need_target)
 
     def __call__(self, values: Mapping[str, Any], columns: Mapping[str, str], need_target: bool) -> MultiLabelled:
         text, pair = texts_in(values, columns)
