@@ -121,7 +121,7 @@ def measured(planted: Planted, model: str | None) -> dict[str, tuple[float, floa
         subject = Subject(data, "labelled", None, Model(reference=model))
         right = Dataset("train", tuple(r for r in train.rows if r.content.label not in planted.spelt))
         splits = Splits(right, Dataset("valid", ()), Dataset("test", ()))
-        suspects = suspicious_rows(subject, splits, Path("runs"), 0)
+        suspects = suspicious_rows(subject, splits, Path("runs"))
         found["flipped labels"] = score({number[row.place.line] for row, _, _ in suspects}, planted.flipped)
     return found
 

@@ -10,11 +10,13 @@ import pytest
 from audit.planted import measured, plant
 from migaki.audit import audit
 from migaki.audit.labels import variants
+from migaki.audit.look import look_at, subject_of
 from migaki.audit.power import smallest_difference
 from migaki.audit.tokens import token_facts
 from migaki.cli import main
 from migaki.data import Data
-from tiny import labelled_rows
+from migaki.data.unpacking import unpacked
+from tiny import labelled_rows, write_rows
 
 SUBJECTS = ["printer", "screen", "parcel", "invoice", "router", "keyboard", "account", "ticket", "window", "camera"]
 TROUBLES = [
@@ -186,6 +188,14 @@ def test_the_command_lists_what_was_found_and_ends_with_json(tmp_path, capsys):
     }
     assert f"{path}:62 (phone)" in out
     assert said["facts"]["rows"] == {"train": 44, "valid": 6, "test": 12} or sum(said["facts"]["rows"].values()) == 61
+
+
+def test_a_file_is_read_once_for_its_format_and_for_its_rows(tmp_path, monkeypatch):
+    path, read = write_rows(tmp_path / "mine.jsonl", clean_rows()), []
+    monkeypatch.setattr("migaki.data.sources.unpacked", lambda file: read.append(file) or unpacked(file))
+    found = look_at(subject_of(str(path)), tmp_path / "runs")
+    assert sum(found.facts["rows"].values()) == 60
+    assert read == [path]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from migaki.data import Data, read_records
 from migaki.data.cleaning import Change, changes, texts_of
 from migaki.data.gathered import KINDS, Gathered, gathered, is_gathered
 from migaki.data.recognition import TASKS, Form, recognised
+from migaki.data.sources import Table
 from migaki.data.streaming import iter_records
 from migaki.evaluation.suspicion import out_of_fold, suspects
 from migaki.models import Model, hashed, locate
@@ -43,6 +44,17 @@ class Subject:
     recipe: Recipe | None
     model: Model | None
     """Whose tokenizer counts the tokens, if one is named."""
+    table: Table | None = None
+    """The train rows as they stand in their file, where that was read to know its format."""
+
+    @property
+    def seed(self) -> int:
+        """By which rows are drawn."""
+        return self.recipe.seed if self.recipe else 0
+
+    def splits(self) -> Splits:
+        """All rows, checked. Raises DataError where they cannot be used."""
+        return self.data.load(self.content_kind, self.seed, self.table)
 
 
 def subject_of(
@@ -79,12 +91,15 @@ def subject_of(
         raise UsageError("--set changes a recipe, but a data file is named.")
     files = {"train": named or train, "valid": valid, "test": test}
     data = Data.model_validate({name: str(Path(p).absolute()) for name, p in files.items() if p is not None})
+    train, table = str(data.train), None
     if task:
         content = _content_of(task, files=True)
+    elif is_gathered(train):
+        content = gathered(train).content_kind
     else:
-        train = str(data.train)
-        content = gathered(train).content_kind if is_gathered(train) else form_of(train).content_kind
-    return Subject(data, content, None, Model(reference=model) if model else None)
+        form, table = _form_and_table(train)
+        content = form.content_kind
+    return Subject(data, content, None, Model(reference=model) if model else None, table)
 
 
 def gathered_in(source: str, task: str | None = None) -> tuple[Gathered, str] | None:
@@ -117,12 +132,16 @@ def form_of(source: str, task: str | None = None) -> Form:
         UsageError: there is no such task.
         DataError: the file cannot be read, or is in no known format.
     """
-    wanted = _content_of(task) if task else None
+    return _form_and_table(source, _content_of(task) if task else None)[0]
+
+
+def _form_and_table(source: str, wanted: str | None = None) -> tuple[Form, Table | None]:
+    """The format, and all rows of a file that is not large."""
     if _size(source) >= LARGE_BYTES:
         first = [r for r in islice(iter_records(source), _SHOWN) if isinstance(r, Record)]
-        return recognised(source, list(first[0].values) if first else [], first, wanted)
+        return recognised(source, list(first[0].values) if first else [], first, wanted), None
     table = read_records(source, "train")
-    return recognised(table.source, table.columns, table.records, wanted)
+    return recognised(table.source, table.columns, table.records, wanted), table
 
 
 def _content_of(task: str, files: bool = False) -> str:
@@ -146,14 +165,13 @@ def look_at(subject: Subject, runs: Path, labels_too: bool = False) -> Audit:
     train = subject.data.train
     if subject.recipe is None and isinstance(train, str) and _size(train) >= LARGE_BYTES:
         return audit_file(train, subject.content_kind)
-    seed = subject.recipe.seed if subject.recipe else 0
-    splits = subject.data.load(subject.content_kind, seed)
+    splits = subject.splits()
     rows = [row for part in (splits.train, splits.valid, splits.test) for row in part.rows]
     tokens, limit = _tokens(subject, rows)
     features = None
     # Which model files are shown to, only a recipe can tell.
     if labels_too and (subject.content_kind == "labelled" or (subject.recipe and subject.recipe.task.one_label)):
-        features = _features(subject, splits, runs, seed)
+        features = _features(subject, splits, runs)
     return audit(splits, subject.content_kind, tokens, limit, features)
 
 
@@ -191,13 +209,13 @@ def _size(path: str) -> int:
         return 0  # whoever reads it says what is wrong
 
 
-def suspicious_rows(subject: Subject, splits: Splits, runs: Path, seed: int) -> list[tuple[Row, str, float]]:
+def suspicious_rows(subject: Subject, splits: Splits, runs: Path) -> list[tuple[Row, str, float]]:
     """Rows of all splits whose label a classifier on frozen features, fitted without them, does not believe."""
-    found = _features(subject, splits, runs, seed)
+    found = _features(subject, splits, runs)
     return list(found.suspicious) if found else []
 
 
-def _features(subject: Subject, splits: Splits, runs: Path, seed: int) -> Features | None:
+def _features(subject: Subject, splits: Splits, runs: Path) -> Features | None:
     """What the features of the frozen model tell; None where the method has no model."""
     recipe = subject.recipe or Recipe(
         task="classify_text",
@@ -211,6 +229,6 @@ def _features(subject: Subject, splits: Splits, runs: Path, seed: int) -> Featur
         return None
     labels = sorted({row.content.label for row in splits.train.rows})
     label_N = np.array([labels.index(row.content.label) for row in rows])
-    p_NC = out_of_fold(features_ND, label_N, [row.content.key() for row in rows], seed)
+    p_NC = out_of_fold(features_ND, label_N, [row.content.key() for row in rows], subject.seed)
     wrong = [(rows[s.row], labels[s.suggested], s.suggested_confidence) for s in suspects(p_NC, label_N)]
     return Features(wrong, [rows[i] for i in outlying(features_ND, label_N)])

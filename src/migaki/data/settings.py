@@ -190,20 +190,21 @@ class Data(Part):
             raise ValueError("split.folds makes the test split, but test is a file; leave one of the two out.")
         return self
 
-    def load(self, content_kind: str, seed: int) -> Splits:
+    def load(self, content_kind: str, seed: int, table: Table | None = None) -> Splits:
         """All rows, checked, in three splits.
 
         Args:
             content_kind: the reader in `formats.READERS`.
             seed: which rows a share takes, where the section has no seed of its own; the order of the rows in their file
                 has no influence.
+            table: the train rows, where their file was read already.
         Raises:
             DataError: lists what cannot be used, with file and line.
         """
         seed = seed if self.seed is None else self.seed
         if self.prepared is not None:
             return read_prepared(Path(self.prepared), content_kind, self._drawn_by(seed), self._section())
-        train = self._read(self.train, "train", content_kind)
+        train = self._read(self.train, "train", content_kind, table=table)
         findings = list(train.findings)
         given: dict[str, Dataset] = {}
         for name, source in (("valid", self.valid), ("test", self.test)):
@@ -284,9 +285,11 @@ class Data(Part):
         found = self._read(source, "data", content_kind, need_target)
         return found.dataset, found.records
 
-    def _read(self, source: Source, name: str, content_kind: str, need_target: bool = True) -> _Read:
+    def _read(
+        self, source: Source, name: str, content_kind: str, need_target: bool = True, table: Table | None = None
+    ) -> _Read:
         reader = READERS[content_kind]
-        table = getattr(reader, "table", read_records)(source, name, self.encoding, self.sheet)
+        table = table or getattr(reader, "table", read_records)(source, name, self.encoding, self.sheet)
         if beside := getattr(reader, "beside", None):
             reader = beside(Path(table.source) if isinstance(source, str) else None)
         self._check_meant_for_texts(reader)
