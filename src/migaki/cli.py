@@ -53,209 +53,87 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: migaki train recipes/quickstart.yaml",
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (
+        *(_add_train, _add_compare, _add_search, _add_rates),
+        *(_add_evaluate, _add_predict, _add_generate, _add_index, _add_runs, _add_report),
+        *(_add_data, _add_choose, _add_doctor, _add_lock, _add_models, _add_schema),
+    ):
+        add(verbs)
+    return parser
 
-    def verb(
-        name: str, function: Any, text: str, run: bool = False, json_output: bool = False
-    ) -> argparse.ArgumentParser:
-        command = verbs.add_parser(name, help=text, description=text)
-        command.set_defaults(verb=function)
-        if run:
-            command.add_argument("run", metavar="RUN", help="a run's id, its number, or its folder")
-        if json_output:
-            command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-        return command
 
-    def runs_folder(*commands: argparse.ArgumentParser) -> None:
-        for command in commands:
-            command.add_argument(
-                "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
-            )
+def _verb(
+    verbs: Any, name: str, function: Callable[..., Any], text: str, run: bool = False, json_output: bool = False
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    command.set_defaults(verb=function)
+    if run:
+        command.add_argument("run", metavar="RUN", help="a run's id, its number, or its folder")
+    if json_output:
+        command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return command
 
-    def recipe(command: argparse.ArgumentParser) -> None:
-        command.add_argument("recipe", metavar="RECIPE", help="a recipe in YAML")
-        command.add_argument(
-            "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. method.rank=16"
-        )
 
-    train = verb("train", _train, "tune a model by a recipe and measure it against the base", json_output=True)
-    recipe(train)
+def _add_runs_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of the runs (default: runs)"
+    )
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe in YAML")
+    command.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting, e.g. method.rank=16"
+    )
+
+
+def _add_task(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--task", metavar="TASK", help="its kind (classify_text, tag_tokens ...), where the columns do not tell"
+    )
+
+
+def _add_language(command: argparse.ArgumentParser, of: str) -> None:
+    command.add_argument("--lang", choices=("en", "ja"), default="en", help=f"language of the {of}")
+
+
+def _count(text: str, of: str = "number of rows") -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {of} above 0")
+    return int(text[:9])
+
+
+def _whole(text: str) -> int:
+    return _count(text, "whole number")
+
+
+def _positive(text: str, of: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {of} above 0")
+    return value
+
+
+def _gigabytes(text: str) -> float:
+    return _positive(text, "GiB")
+
+
+def _minutes(text: str) -> float:
+    return _positive(text, "minutes")
+
+
+def _add_train(verbs: Any) -> None:
+    train = _verb(verbs, "train", _train, "tune a model by a recipe and measure it against the base", json_output=True)
+    _add_recipe(train)
     which = train.add_mutually_exclusive_group()
     which.add_argument(
         "--new", action="store_true", help="start afresh, even where an unfinished run could be gone on with"
     )
     which.add_argument("--resume", metavar="RUN", help="go on with this run, and with no other")
-    compare = verb(
-        "compare", _compare, "adapt the model in every way and say which one is worth it on your data", json_output=True
-    )
-    recipe(compare)
-    compare.add_argument("--methods", metavar="A,B,...", help="which ones (default: all that make sense for the task)")
-    compare.add_argument(
-        "--seeds", type=_count, default=3, metavar="N", help="runs of each method that depends on the seed (default: 3)"
-    )
-    compare.add_argument(
-        "--minutes", type=_minutes, metavar="M", help="beyond it more seeds and learning curves are left out"
-    )
-    compare.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
-    search = verb(
-        "search", _search, "search settings within a budget, and test the best against the default", json_output=True
-    )
-    recipe(search)
-    search.add_argument("--trials", type=_whole, metavar="N", help="at most (default: 20; a grid has all of it)")
-    search.add_argument("--minutes", type=_minutes, metavar="M", help="that all of it may take from now on")
-    search.add_argument("--sampler", choices=("tpe", "gp", "grid", "random"), default="tpe", help="default: tpe")
-    search.add_argument(
-        "--pruner",
-        choices=("none", "halving", "hyperband", "median", "patience"),
-        help="what ends a trial early (default: halving where there are steps; none for a grid)",
-    )
-    search.add_argument("--workers", type=_whole, default=1, metavar="K", help="processes (default: 1)")
-    search.add_argument(
-        "--seeds", type=_whole, default=3, metavar="N", help="trainings of each candidate in the end (default: 3)"
-    )
-    search.add_argument("--also", choices=("parameters", "latency"), help="what is wanted small beside the figure")
-    search.add_argument("--storage", metavar="URL", help="a database that several machines share (default: a file)")
-    search.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
-    rates = verb("rates", _rates, "try rising learning rates for some steps, and suggest one", json_output=True)
-    recipe(rates)
-    rates.add_argument("--steps", type=_whole, default=120, metavar="N", help="how many (default: 120)")
-    evaluate = verb("evaluate", _evaluate, "judge a run on its test split or on other rows", run=True, json_output=True)
-    rows_or_errors = evaluate.add_mutually_exclusive_group()
-    rows_or_errors.add_argument(
-        "--data", metavar="FILE", help="rows with targets; default: the test split of the run's recipe"
-    )
-    rows_or_errors.add_argument(
-        "--errors",
-        metavar="FILE",
-        help="write what to do before the next training: labels to check, rows to collect, copies (CSV, TSV or JSONL)",
-    )
-    predict = verb("predict", _predict, "add prediction and confidence to the rows of a file", run=True)
-    predict.add_argument("--input", metavar="FILE", required=True, help="CSV, TSV, JSONL, JSON or Parquet")
-    predict.add_argument("--output", metavar="FILE", required=True, help="CSV, TSV or JSONL")
-    generate = verb("generate", _generate, "ask a tuned chat model", run=True)
-    how = generate.add_mutually_exclusive_group()
-    how.add_argument("--prompt", metavar="TEXT", help="one question; default: read it from standard input")
-    how.add_argument("--chat", action="store_true", help="talk with it, turn by turn")
-    index = verb("index", _index, "show what a retrieve run looks up, or add to it without training", run=True)
-    index.add_argument(
-        "--add", metavar="PATH", help="a document, a folder of documents, or rows with labels where the run classifies"
-    )
-    runs = verb("runs", _runs, "list the runs", json_output=True)
-    report = verb("report", _report, "write a run's report and print its path", run=True)
-    report.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the report")
-    data = verbs.add_parser("data", help="look at the data", description="look at the data")
-    looks = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def look(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        command = looks.add_parser(name, help=text, description=text)
-        command.set_defaults(verb=function)
-        return command
-
-    def subject(command: argparse.ArgumentParser) -> None:
-        command.add_argument("what", metavar="FILE or RECIPE", nargs="?", help="a data file, or a recipe in YAML")
-        for split in ("train", "valid", "test"):
-            command.add_argument(f"--{split}", metavar="FILE", help=f"the {split} rows, instead of one file")
-        command.add_argument(
-            "--task", metavar="TASK", help="its kind (classify_text, tag_tokens ...), where the columns do not tell"
-        )
-        command.add_argument("--model", metavar="MODEL", help="whose tokenizer counts; default: the recipe's")
-        command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting")
-        command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-
-    check = look(
-        "check", _data_check, "look for what makes figures wrong: leaks, slips, personal data, lost characters"
-    )
-    subject(check)
-    page = look("report", _data_report, "the same as a page, and which labels are probably wrong (loads the model)")
-    subject(page)
-    page.add_argument(
-        "--output", metavar="DIR", type=Path, default=Path("data-report"), help="folder (default: data-report)"
-    )
-    page.add_argument("--lang", choices=("en", "ja"), default="en", help="language of the page")
-    fixed = look(
-        "prepare", _data_prepare, "write the rows of a recipe as they are learned from, with a hash, into a folder"
-    )
-    recipe(fixed)
-    fixed.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to make")
-    show = look(
-        "show",
-        _data_show,
-        "print the rows of a recipe as the model will see them, targets marked; of a file its format",
-    )
-    show.add_argument("what", metavar="FILE or RECIPE", help="a data file, a folder of files, or a recipe in YAML")
-    show.add_argument("--task", metavar="TASK", help="of a file: its kind, where the columns do not tell")
-    show.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting of a recipe")
-    show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
-    choose = verb(
-        "choose",
-        _choose,
-        "rank pretrained models for your data and this machine, with cost and licence",
-        json_output=True,
-    )
-    choose.add_argument("--data", metavar="FILE", required=True, help="rows to train on, or a recipe")
-    choose.add_argument(
-        "--task", metavar="TASK", help="its kind (classify_text, tag_tokens ...), where the columns do not tell"
-    )
-    choose.add_argument(
-        "--minutes", type=_minutes, default=60.0, metavar="M", help="that one training may take (default: 60)"
-    )
-    choose.add_argument(
-        "--memory", type=_gigabytes, metavar="G", help="GiB that it may use (default: what this machine has)"
-    )
-    choose.add_argument(
-        "--cards", metavar="PATH", type=Path, help="a YAML file, or a folder of them, with cards of your own models"
-    )
-    choose.add_argument(
-        "--probe", action="store_true", help="measure frozen features of the models at hand, about a minute"
-    )
-    choose.add_argument("--all", action="store_true", help="also those that do not fit or do not speak the language")
-    doctor = verb("doctor", _doctor, "look at this machine, and say how to mend what is wrong", json_output=True)
-    doctor.add_argument(
-        "--run", metavar="RUN", help="what differs from the environment of this run, or of an environment.json"
-    )
-    lock = verb("lock", _lock, "write requirements and a Dockerfile that make a run's environment again", run=True)
-    lock.add_argument("--output", metavar="DIR", type=Path, default=Path("lock"), help="folder (default: lock)")
-    models = verb("models", _models, "list the models that need no hub, or fetch one", json_output=True)
-    get = models.add_subparsers(metavar="get NAME").add_parser("get", help="fetch a model into the cache")
-    get.add_argument("name", metavar="NAME", help="as `migaki models` lists it")
-    get.set_defaults(verb=_models_get)
-    verb("schema", _schema, "print the JSON schema of a recipe, for editors")
-    runs_folder(
-        train, compare, search, rates, evaluate, predict, generate, index, runs, report, show, check, page, doctor, lock
-    )
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows above 0")
-    return int(text[:9])
-
-
-def _whole(text: str) -> int:
-    try:
-        return _count(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0") from None
-
-
-def _gigabytes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB above 0")
-    return value
-
-
-def _minutes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
-    return value
+    _add_runs_folder(train)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -275,6 +153,21 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"use it: migaki {ask} {run.id.split('-')[0]} {example}{again}")
     if arguments.json:
         print(json.dumps(run.summary(), ensure_ascii=False))
+
+
+def _add_compare(verbs: Any) -> None:
+    text = "adapt the model in every way and say which one is worth it on your data"
+    compare = _verb(verbs, "compare", _compare, text, json_output=True)
+    _add_recipe(compare)
+    compare.add_argument("--methods", metavar="A,B,...", help="which ones (default: all that make sense for the task)")
+    compare.add_argument(
+        "--seeds", type=_count, default=3, metavar="N", help="runs of each method that depends on the seed (default: 3)"
+    )
+    compare.add_argument(
+        "--minutes", type=_minutes, metavar="M", help="beyond it more seeds and learning curves are left out"
+    )
+    _add_language(compare, "page")
+    _add_runs_folder(compare)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -339,6 +232,28 @@ def _print_methods(facts: dict[str, Any]) -> None:
         labels = facts["labels"]
         each = f" ({flip['rows'] / labels:.0f} a label)" if labels else ""
         print(f"it would be {flip['method']} with about {flip['rows']} train rows{each}, by the validation rows")
+
+
+def _add_search(verbs: Any) -> None:
+    text = "search settings within a budget, and test the best against the default"
+    search = _verb(verbs, "search", _search, text, json_output=True)
+    _add_recipe(search)
+    search.add_argument("--trials", type=_whole, metavar="N", help="at most (default: 20; a grid has all of it)")
+    search.add_argument("--minutes", type=_minutes, metavar="M", help="that all of it may take from now on")
+    search.add_argument("--sampler", choices=("tpe", "gp", "grid", "random"), default="tpe", help="default: tpe")
+    search.add_argument(
+        "--pruner",
+        choices=("none", "halving", "hyperband", "median", "patience"),
+        help="what ends a trial early (default: halving where there are steps; none for a grid)",
+    )
+    search.add_argument("--workers", type=_whole, default=1, metavar="K", help="processes (default: 1)")
+    search.add_argument(
+        "--seeds", type=_whole, default=3, metavar="N", help="trainings of each candidate in the end (default: 3)"
+    )
+    search.add_argument("--also", choices=("parameters", "latency"), help="what is wanted small beside the figure")
+    search.add_argument("--storage", metavar="URL", help="a database that several machines share (default: a file)")
+    _add_language(search, "page")
+    _add_runs_folder(search)
 
 
 def _search(arguments: argparse.Namespace) -> None:
@@ -412,6 +327,13 @@ def _print_search(facts: Mapping[str, Any]) -> None:
         print(f"{plateau['setting']}: between {plateau['low']:g} and {plateau['high']:g} nothing changes")
 
 
+def _add_rates(verbs: Any) -> None:
+    rates = _verb(verbs, "rates", _rates, "try rising learning rates for some steps, and suggest one", json_output=True)
+    _add_recipe(rates)
+    rates.add_argument("--steps", type=_whole, default=120, metavar="N", help="how many (default: 120)")
+    _add_runs_folder(rates)
+
+
 def _rates(arguments: argparse.Namespace) -> None:
     from migaki.search.space import read_space
 
@@ -450,7 +372,9 @@ def _print_comparison(run: Run) -> None:
         table.add_column(column, justify="left" if not column else "right")
     for name, tuned in run.metrics.items():
         base = run.baseline.get(name)
-        table.add_row(name, _measure_text(base) if base else "", _measure_text(tuned), str(tuned.n))
+        table.add_row(
+            name, _interval_text(base.as_json()) if base else "", _interval_text(tuned.as_json()), str(tuned.n)
+        )
     Console(width=max(100, Console().width), highlight=False).print(table)
     _print_examples(run)
     cost = results["cost"]
@@ -498,8 +422,19 @@ def _print_examples(run: Run, count: int = 3) -> None:
         )
 
 
-def _measure_text(measure: Any) -> str:
-    return f"{measure.value:.3f} [{measure.low:.3f}, {measure.high:.3f}]"
+def _add_evaluate(verbs: Any) -> None:
+    text = "judge a run on its test split or on other rows"
+    evaluate = _verb(verbs, "evaluate", _evaluate, text, run=True, json_output=True)
+    rows_or_errors = evaluate.add_mutually_exclusive_group()
+    rows_or_errors.add_argument(
+        "--data", metavar="FILE", help="rows with targets; default: the test split of the run's recipe"
+    )
+    rows_or_errors.add_argument(
+        "--errors",
+        metavar="FILE",
+        help="write what to do before the next training: labels to check, rows to collect, copies (CSV, TSV or JSONL)",
+    )
+    _add_runs_folder(evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -512,7 +447,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         check_to_do_file(arguments.errors)
     evaluation = run.evaluate(arguments.data)
     for name, measure in evaluation.metrics.items():
-        print(f"{name:18} {_measure_text(measure)}  n {measure.n}")
+        print(f"{name:18} {_interval_text(measure.as_json())}  n {measure.n}")
     said = {"run": run.id, **evaluation.as_json()}
     if arguments.errors:
         said["errors"] = _write_errors(run, evaluation, arguments.errors)
@@ -540,6 +475,13 @@ def _write_errors(run: Run, evaluation: Evaluation, path: str) -> dict[str, Any]
     return {"file": path, **facts}
 
 
+def _add_predict(verbs: Any) -> None:
+    predict = _verb(verbs, "predict", _predict, "add prediction and confidence to the rows of a file", run=True)
+    predict.add_argument("--input", metavar="FILE", required=True, help="CSV, TSV, JSONL, JSON or Parquet")
+    predict.add_argument("--output", metavar="FILE", required=True, help="CSV, TSV or JSONL")
+    _add_runs_folder(predict)
+
+
 def _predict(arguments: argparse.Namespace) -> None:
     from migaki.core.types import Place, Prediction
     from migaki.data import check_output, write_records
@@ -564,6 +506,14 @@ def _predict(arguments: argparse.Namespace) -> None:
         rows.append({**record.values, **{name: said[name] for name in added}})
     write_records(arguments.output, rows, [*records[0].values, *added])
     print(f"{len(rows)} rows written to {arguments.output}")
+
+
+def _add_generate(verbs: Any) -> None:
+    generate = _verb(verbs, "generate", _generate, "ask a tuned chat model", run=True)
+    how = generate.add_mutually_exclusive_group()
+    how.add_argument("--prompt", metavar="TEXT", help="one question; default: read it from standard input")
+    how.add_argument("--chat", action="store_true", help="talk with it, turn by turn")
+    _add_runs_folder(generate)
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -595,6 +545,15 @@ def _generate(arguments: argparse.Namespace) -> None:
         answer, _ = run.generate(turns)
         turns.append(Turn("assistant", answer))
         print(answer, flush=True)
+
+
+def _add_index(verbs: Any) -> None:
+    text = "show what a retrieve run looks up, or add to it without training"
+    index = _verb(verbs, "index", _index, text, run=True)
+    index.add_argument(
+        "--add", metavar="PATH", help="a document, a folder of documents, or rows with labels where the run classifies"
+    )
+    _add_runs_folder(index)
 
 
 def _index(arguments: argparse.Namespace) -> None:
@@ -635,6 +594,10 @@ def _run_row(folder: RunFolder) -> dict[str, Any]:
     return row
 
 
+def _add_runs(verbs: Any) -> None:
+    _add_runs_folder(_verb(verbs, "runs", _runs, "list the runs", json_output=True))
+
+
 def _runs(arguments: argparse.Namespace) -> None:
     from migaki.core.store import list_runs
 
@@ -650,6 +613,12 @@ def _runs(arguments: argparse.Namespace) -> None:
         print(f"no runs in {arguments.runs}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"runs": rows}, ensure_ascii=False))
+
+
+def _add_report(verbs: Any) -> None:
+    report = _verb(verbs, "report", _report, "write a run's report and print its path", run=True)
+    _add_language(report, "report")
+    _add_runs_folder(report)
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -668,6 +637,20 @@ def _report(arguments: argparse.Namespace) -> None:
     print(path)
 
 
+def _add_data(verbs: Any) -> None:
+    data = verbs.add_parser("data", help="look at the data", description="look at the data")
+    looks = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_data_check, _add_data_report, _add_data_prepare, _add_data_show):
+        add(looks)
+
+
+def _add_data_prepare(looks: Any) -> None:
+    text = "write the rows of a recipe as they are learned from, with a hash, into a folder"
+    prepare = _verb(looks, "prepare", _data_prepare, text)
+    _add_recipe(prepare)
+    prepare.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to make")
+
+
 def _data_prepare(arguments: argparse.Namespace) -> None:
     from migaki.recipe import Recipe
 
@@ -675,6 +658,16 @@ def _data_prepare(arguments: argparse.Namespace) -> None:
     splits, found = recipe.data.prepare(arguments.output.absolute(), recipe.task.content_kind, recipe.seed)
     print(f"{len(splits.train)} train, {len(splits.valid)} valid, {len(splits.test)} test rows; {found}")
     print(f"train from it alone: migaki train {arguments.recipe} --set data.prepared={arguments.output.absolute()}")
+
+
+def _add_data_show(looks: Any) -> None:
+    text = "print the rows of a recipe as the model will see them, targets marked; of a file its format"
+    show = _verb(looks, "show", _data_show, text)
+    show.add_argument("what", metavar="FILE or RECIPE", help="a data file, a folder of files, or a recipe in YAML")
+    show.add_argument("--task", metavar="TASK", help="of a file: its kind, where the columns do not tell")
+    show.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting of a recipe")
+    show.add_argument("--rows", type=_count, default=3, metavar="N", help="how many rows (default: 3)")
+    _add_runs_folder(show)
 
 
 def _data_show(arguments: argparse.Namespace) -> None:
@@ -755,6 +748,26 @@ def _show_rows(arguments: argparse.Namespace) -> None:
         print(f"\n{row.place}: {size}{example.targets} targets\n{text}")
 
 
+def _add_choose(verbs: Any) -> None:
+    text = "rank pretrained models for your data and this machine, with cost and licence"
+    choose = _verb(verbs, "choose", _choose, text, json_output=True)
+    choose.add_argument("--data", metavar="FILE", required=True, help="rows to train on, or a recipe")
+    _add_task(choose)
+    choose.add_argument(
+        "--minutes", type=_minutes, default=60.0, metavar="M", help="that one training may take (default: 60)"
+    )
+    choose.add_argument(
+        "--memory", type=_gigabytes, metavar="G", help="GiB that it may use (default: what this machine has)"
+    )
+    choose.add_argument(
+        "--cards", metavar="PATH", type=Path, help="a YAML file, or a folder of them, with cards of your own models"
+    )
+    choose.add_argument(
+        "--probe", action="store_true", help="measure frozen features of the models at hand, about a minute"
+    )
+    choose.add_argument("--all", action="store_true", help="also those that do not fit or do not speak the language")
+
+
 def _choose(arguments: argparse.Namespace) -> None:
     from migaki.audit.look import subject_of
     from migaki.choosing import choose
@@ -785,6 +798,15 @@ def _choose(arguments: argparse.Namespace) -> None:
         print(f"\n{hidden} more do not fit or do not speak the language; --all shows them with what would help")
     if arguments.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
+
+
+def _add_doctor(verbs: Any) -> None:
+    text = "look at this machine, and say how to mend what is wrong"
+    doctor = _verb(verbs, "doctor", _doctor, text, json_output=True)
+    doctor.add_argument(
+        "--run", metavar="RUN", help="what differs from the environment of this run, or of an environment.json"
+    )
+    _add_runs_folder(doctor)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -827,6 +849,13 @@ def _doctor_of_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_lock(verbs: Any) -> None:
+    text = "write requirements and a Dockerfile that make a run's environment again"
+    lock = _verb(verbs, "lock", _lock, text, run=True)
+    lock.add_argument("--output", metavar="DIR", type=Path, default=Path("lock"), help="folder (default: lock)")
+    _add_runs_folder(lock)
+
+
 def _lock(arguments: argparse.Namespace) -> None:
     from migaki.core.store import open_run, read_json
     from migaki.doctor import write_lock
@@ -835,6 +864,13 @@ def _lock(arguments: argparse.Namespace) -> None:
     recipe = (run.path / "recipe.yaml").read_text(encoding="utf-8")
     for path in write_lock(run.id, read_json(run.path / "environment.json"), recipe, arguments.output):
         print(path)
+
+
+def _add_models(verbs: Any) -> None:
+    models = _verb(verbs, "models", _models, "list the models that need no hub, or fetch one", json_output=True)
+    get = models.add_subparsers(metavar="get NAME").add_parser("get", help="fetch a model into the cache")
+    get.add_argument("name", metavar="NAME", help="as `migaki models` lists it")
+    get.set_defaults(verb=_models_get)
 
 
 def _models(arguments: argparse.Namespace) -> None:
@@ -870,6 +906,34 @@ def _models_get(arguments: argparse.Namespace) -> None:
         raise UsageError(f"there is no bundled model {name!r}; {nearest(name, list(BUNDLED))}")
     card = BUNDLED[name]
     print(f"bundled:{name} is {card.title}, licence {card.licence}: {fetch(card)}")
+
+
+def _add_data_check(looks: Any) -> None:
+    text = "look for what makes figures wrong: leaks, slips, personal data, lost characters"
+    check = _verb(looks, "check", _data_check, text)
+    _add_subject(check)
+    _add_runs_folder(check)
+
+
+def _add_data_report(looks: Any) -> None:
+    text = "the same as a page, and which labels are probably wrong (loads the model)"
+    page = _verb(looks, "report", _data_report, text)
+    _add_subject(page)
+    page.add_argument(
+        "--output", metavar="DIR", type=Path, default=Path("data-report"), help="folder (default: data-report)"
+    )
+    _add_language(page, "page")
+    _add_runs_folder(page)
+
+
+def _add_subject(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", metavar="FILE or RECIPE", nargs="?", help="a data file, or a recipe in YAML")
+    for split in ("train", "valid", "test"):
+        command.add_argument(f"--{split}", metavar="FILE", help=f"the {split} rows, instead of one file")
+    _add_task(command)
+    command.add_argument("--model", metavar="MODEL", help="whose tokenizer counts; default: the recipe's")
+    command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a setting")
+    command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
 def _data_check(arguments: argparse.Namespace) -> None:
@@ -915,6 +979,10 @@ def _looked_at(arguments: argparse.Namespace, labels_too: bool) -> tuple[Subject
         if light["remedy"] and light["level"] != "green":
             print(f"{'':8}-> {light['remedy']}")
     return subject, found
+
+
+def _add_schema(verbs: Any) -> None:
+    _verb(verbs, "schema", _schema, "print the JSON schema of a recipe, for editors")
 
 
 def _schema(arguments: argparse.Namespace) -> None:
