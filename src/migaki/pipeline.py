@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,10 @@ from migaki.tasks.lengths import cut_spans_finding, truncation_finding
 from migaki.training.interrupts import Interrupts
 from migaki.training.monitor import Monitor, forget_peak, peak_bytes
 from migaki.unfinished import finished_run, open_or_create
+
+if TYPE_CHECKING:
+    from migaki.models.base import Base
+    from migaki.training.loop import History
 
 __all__ = ["train"]
 
@@ -86,28 +90,16 @@ def _trained(recipe: Recipe, runs: Path, monitor: Monitor, new: bool, resume: st
     # Every split passes the door before anything is trained: a row that cannot be used must not end a run at its end.
     parts = (splits.train, splits.valid, splits.test, *([replay] if replay else []))
     encoded = {split.name: learner.encode(split) for split in parts}
-    rules = (truncation_finding, cut_spans_finding)
-    cut = tuple(filter(None, (rule(examples, name) for name, examples in encoded.items() for rule in rules)))
+    cut = _cut_findings(encoded)
     _note_findings(cut, monitor)
     splits = replace(splits, findings=(*splits.findings, *cut))
-    trained, total = learner.parameter_counts()
     environment = describe_environment()
     if base:
         precision = measured_precision(base.model, base.model.device, recipe.training.precision)
         learner.compute_in(precision.torch_dtype)
         environment["precision"] = precision.as_json()
-    environment["model"] = {
-        "reference": base.reference if base else "none",
-        "licence": base.licence if base else "no pretrained model",
-        "fingerprint": base.fingerprint if base else "",
-        "parameters": total,
-    }
-    if base and base.merge:
-        environment["model"]["merge"] = base.merge
-        monitor.note(
-            f"the adapter of {base.reference} is merged: on {base.merge['rows']} rows a log-probability differs by at most "
-            f"{base.merge['largest_difference']:.1e} nats, and the likeliest answer is the same for {base.merge['equal']:.1%}"
-        )
+    trained, total = learner.parameter_counts()
+    environment["model"] = _describe_model(base, total, monitor)
     files = {
         "recipe.yaml": written,
         "environment.json": _json(environment),
@@ -121,10 +113,39 @@ def _trained(recipe: Recipe, runs: Path, monitor: Monitor, new: bool, resume: st
         f"run {run.id}: {recipe.task.kind} by {recipe.method.kind} on {environment['model']['reference']}; {len(splits.train)} train, "
         f"{len(splits.valid)} valid, {len(splits.test)} test rows; {trained:,} of {total:,} parameters are trained"
     )
+    with _end_noted(run), Interrupts() as interrupts:
+        rows = joined(encoded["train"], encoded["replay"]) if replay else encoded["train"]
+        _train_and_judge(run, recipe, splits, probe, learner, rows, monitor, interrupts)
+    return Run(RunFolder(run.path), runs)
+
+
+def _cut_findings(encoded: Mapping[str, Sequence[Example]]) -> tuple[Finding, ...]:
+    """What was too long, and named parts that no tokens have for their own."""
+    rules = (truncation_finding, cut_spans_finding)
+    return tuple(filter(None, (rule(examples, name) for name, examples in encoded.items() for rule in rules)))
+
+
+def _describe_model(base: Base | None, parameters: int, monitor: Monitor) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "reference": base.reference if base else "none",
+        "licence": base.licence if base else "no pretrained model",
+        "fingerprint": base.fingerprint if base else "",
+        "parameters": parameters,
+    }
+    if base and base.merge:
+        facts["merge"] = base.merge
+        monitor.note(
+            f"the adapter of {base.reference} is merged: on {base.merge['rows']} rows a log-probability differs by at most "
+            f"{base.merge['largest_difference']:.1e} nats, and the likeliest answer is the same for {base.merge['equal']:.1%}"
+        )
+    return facts
+
+
+@contextlib.contextmanager
+def _end_noted(run: RunFolder) -> Iterator[None]:
+    """What ends the work inside too early stands in the state of the run, which is unlocked in any case."""
     try:
-        with Interrupts() as interrupts:
-            rows = joined(encoded["train"], encoded["replay"]) if replay else encoded["train"]
-            _train_and_judge(run, recipe, splits, probe, learner, rows, monitor, interrupts)
+        yield
     except StoppedError as error:
         run.set_state("stopped", reason=str(error))
         raise
@@ -139,7 +160,6 @@ def _trained(recipe: Recipe, runs: Path, monitor: Monitor, new: bool, resume: st
         raise
     finally:
         run.unlock()
-    return Run(RunFolder(run.path), runs)
 
 
 def _train_and_judge(
@@ -203,8 +223,12 @@ def _train_and_judge(
     latency_s = answer_seconds(learner, recipe.task, splits.test.rows, interrupts.check)
     if history.start:
         history.start.remove()
+    _write_results(run, recipe, before, after, general, history.best_scores, _cost(history, learner, latency_s))
+
+
+def _cost(history: History, learner: Learner, latency_s: Sequence[float]) -> dict[str, Any]:
     trained, total = learner.parameter_counts()
-    cost = {
+    return {
         "train_seconds": history.seconds,
         "peak_bytes": peak_bytes(),
         "trainable_parameters": trained,
@@ -214,7 +238,6 @@ def _train_and_judge(
         "latency_p50_s": float(np.percentile(latency_s, 50)) if latency_s else None,
         "latency_p95_s": float(np.percentile(latency_s, 95)) if latency_s else None,
     }
-    _write_results(run, recipe, before, after, general, history.best_scores, cost)
 
 
 def _save_model(run: RunFolder, learner: Learner) -> None:

@@ -188,31 +188,36 @@ class Run:
             ModelError: the base is not the one the run was trained on.
         """
         self._need_finished()
-        from migaki.models.base import load_base
-
         model_folder = self.path / "model"
         verify(model_folder)
-        recipe = self.recipe
-        base: Base | None = None
-        if recipe.method.keeps_base:
-            base = base_of(recipe.model, recipe.task.base_role, self._runs)
-            trained_on = read_json(self.path / "environment.json")["model"]["fingerprint"]
-            if base.fingerprint != trained_on:
-                raise ModelError(
-                    f"{recipe.model.reference} has other weights now than when run {self.id} was trained (sha256 {base.fingerprint[:12]}, "
-                    f"then {trained_on[:12]}), so its adapter does not fit. Restore the model it was trained on, or train again."
-                )
-        elif recipe.method.uses_base:
-            base = load_base(Located(f"run:{self.id}", model_folder, None, "unknown"), recipe.task.base_role)
-        learner = recipe.method.restore(base, recipe.task, model_folder)
-        precision = read_json(self.path / "environment.json").get("precision")
-        if precision:
+        environment = read_json(self.path / "environment.json")
+        base = self._base(environment["model"]["fingerprint"])
+        learner = self.recipe.method.restore(base, self.recipe.task, model_folder)
+        if precision := environment.get("precision"):
             import torch
 
             # What it says is what was measured, to the last digit that the format has.
             learner.compute_in(getattr(torch, precision["dtype"]))
         learner.evaluation_mode()
         return learner
+
+    def _base(self, trained_on: str) -> Base | None:
+        """The model that is restored into: the one of this fingerprint on which the run was trained, or the run's own; None
+        where the method has none."""
+        recipe = self.recipe
+        if not recipe.method.uses_base:
+            return None
+        if not recipe.method.keeps_base:
+            from migaki.models.base import load_base
+
+            return load_base(Located(f"run:{self.id}", self.path / "model", None, "unknown"), recipe.task.base_role)
+        base = base_of(recipe.model, recipe.task.base_role, self._runs)
+        if base.fingerprint != trained_on:
+            raise ModelError(
+                f"{recipe.model.reference} has other weights now than when run {self.id} was trained (sha256 {base.fingerprint[:12]}, "
+                f"then {trained_on[:12]}), so its adapter does not fit. Restore the model it was trained on, or train again."
+            )
+        return base
 
     def as_base(self, reference: str) -> Base:
         """The tuned backbone as the start of another run: a chain of recipes. Adapters are merged in float32.
@@ -303,14 +308,11 @@ class Run:
         return self.learner.predict(rows)
 
     def _content(self, value: Any) -> Any:
-        values = (
-            {self._asked: value}
-            if isinstance(value, str)
-            else {"messages": value}
-            if isinstance(value, list)
-            else value
-        )
-        dataset, _ = self.recipe.data.read([values], self.recipe.task.content_kind, need_target=False)
+        if isinstance(value, str):
+            value = {self._asked: value}
+        elif isinstance(value, list):
+            value = {"messages": value}
+        dataset, _ = self.recipe.data.read([value], self.recipe.task.content_kind, need_target=False)
         return dataset.rows[0].content
 
     @property

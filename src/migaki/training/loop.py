@@ -150,12 +150,7 @@ def fit(
     always = isinstance(learner, Varied) and learner.varies == "always"
     passes = 0 if training.mask_tokens or always else n_epochs
     settled = learner.settle(train, valid, passes, monitor.note)
-    late = [group for group in groups if group.from_epoch >= n_epochs]
-    if late:
-        monitor.note(
-            f"{sum(len(group.named) for group in late)} of {len(parameters)} trained tensors never move: their turn comes in "
-            f"epoch {1 + min(group.from_epoch for group in late)}, and there are {n_epochs}; raise training.epochs"
-        )
+    _note_late(groups, n_epochs, monitor)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
         progress = _resume(checkpoints, parameters, optimizer, progress, start, monitor)
@@ -197,6 +192,17 @@ def fit(
     learner.evaluation_mode()
     run.append("history.jsonl", {"event": "stop", "reason": reason, "step": progress.step, "best_step": best_step})
     return History(progress.step, best_step, progress.best_scores, progress.seconds, reason, start)
+
+
+def _note_late(groups: Sequence[ParameterGroup], n_epochs: int, monitor: Monitor) -> None:
+    """Say which tensors never move, since the epoch in which they would begin does not come."""
+    late = [group for group in groups if group.from_epoch >= n_epochs]
+    if late:
+        n_late, n_all = (sum(len(group.named) for group in some) for some in (late, groups))
+        monitor.note(
+            f"{n_late} of {n_all} trained tensors never move: their turn comes in "
+            f"epoch {1 + min(group.from_epoch for group in late)}, and there are {n_epochs}; raise training.epochs"
+        )
 
 
 def _without_steps(
