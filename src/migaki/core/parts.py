@@ -263,8 +263,6 @@ class Method(Part, ABC):
     """False where no pretrained weights are needed at all; `base` is None then."""
     keeps_base: ClassVar[bool]
     """True where a saved run needs the base again (adapters); False where its folder holds the whole model."""
-    needs_labels: ClassVar[bool] = False
-    """True where it chooses between labels, so that it fits no task that writes answers."""
     takes_steps: ClassVar[bool] = True
     """False where nothing is learned by gradient, so that there is no learning rate to find."""
     varies_with_seed: ClassVar[bool] = True

@@ -22,7 +22,6 @@ class Floor(Method):
     """Learns labels from the rows alone, without steps, and the same whatever the seed."""
 
     uses_base: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = False
     varies_with_seed: ClassVar[bool] = False
     keeps_base: ClassVar[bool] = False

@@ -30,7 +30,6 @@ class Probe(Method):
     null: the best of seven from 0.03 to 30 on the validation rows, by accuracy, then by loss; where a text may have several
     labels by loss alone."""
 
-    needs_labels: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = False
     varies_with_seed: ClassVar[bool] = False
     keeps_base: ClassVar[bool] = True
