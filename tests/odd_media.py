@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -49,6 +48,7 @@ def read(kind: str, paths: list[str]) -> None:
     from migaki.data.audio import RECORDINGS, read_wave
     from migaki.data.images import IMAGES, decoded
     from migaki.data.media import refused_file
+    from migaki.training.monitor import peak_bytes
 
     def whole(path: str) -> None:
         if kind == "image":
@@ -60,7 +60,7 @@ def read(kind: str, paths: list[str]) -> None:
 
     # What every reader loads when it is first used is not the file's doing.
     whole(paths[0])
-    before = _peak_bytes()
+    before = peak_bytes()
     for path in paths[1:]:
         said, broke = refused_file(path) or "", ""
         if not said:
@@ -70,12 +70,7 @@ def read(kind: str, paths: list[str]) -> None:
                 said = str(error)
             except Exception as error:
                 broke = f"{type(error).__name__}: {error}"
-        print(json.dumps([path, said, broke, _peak_bytes() - before]), flush=True)
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+        print(json.dumps([path, said, broke, peak_bytes() - before]), flush=True)
 
 
 def verdicts(folder: Path) -> list[Verdict]:
