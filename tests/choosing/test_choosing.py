@@ -35,9 +35,13 @@ SPEED = Speed(
     head_lora=line(0, 2e-9),
     head_full=line(0, 3e-9),
     update_s=1e-9,
+    clear_s=0.0,
     fit=Fit(0.01, 1000.0, 1e-8),
     precision="float32",
 )
+PROCESS = 1000
+BEGUN = PROCESS + 40 * 2**20
+"""A process, and what it sets aside beside what is counted here."""
 WORK = Work(train=[50] * 320, valid=[50] * 40, epochs=2, batch_size=16, labels=5)
 
 
@@ -66,12 +70,12 @@ def test_a_card_that_is_at_hand_tells_what_the_model_itself_tells():
 
 def test_the_cost_of_full_fine_tuning_is_worked_out_by_hand():
     card = CARDS["bundled:minilm"]
-    found = estimate(card, "full", WORK, SPEED, 1000)
+    found = estimate(card, "full", WORK, SPEED, PROCESS)
     # 6 blocks of 4 x 384^2 + 2 x 384 x 1536 weights and 30522 word vectors of 384, and a head of 385 x 5.
     matrices = 6 * (4 * 384**2 + 2 * 384 * 1536) + 30522 * 384
     assert found.trained == matrices + 385 * 5
     # Weights 4 bytes, gradient and AdamW's means 12, and two copies more while the start is judged: 20 for what is trained.
-    assert found.peak_bytes == 1000 + 4 * matrices + 20 * found.trained
+    assert found.peak_bytes == BEGUN + 4 * matrices + 20 * found.trained
     # 2 epochs of 20 steps of 16 rows, together 800 tokens; 3 looks at 40 rows, whose 2000 tokens are filled up to 2048.
     step = 3e-3 + 16 * 50 * 3e-6 + 16 * 50**2 * 3e-9
     look = 1e-3 + 2048 * 1e-6 + 40 * 50**2 * 1e-9
@@ -98,18 +102,42 @@ def test_a_second_group_of_a_step_finds_the_gradients_of_the_first_one():
 
 def test_what_the_adapters_remember_of_every_token_and_of_the_weights_is_worked_out_by_hand():
     card = CARDS["bundled:minilm"]
-    found = estimate(card, "lora", WORK, SPEED, 1000)
-    # 16 rows of 50 tokens are computed at once, in 6 blocks.
-    assert found.peak_bytes == 1000 + 4 * card.parameters + 8 * found.trained + 6 * (1_000_000 + 800 * 50_000)
+    found = estimate(card, "lora", WORK, SPEED, PROCESS)
+    # 16 rows of 50 tokens are computed at once, in 6 blocks, and lie scattered over half as much again.
+    remembered = 6 * (1_000_000 + 800 * 50_000)
+    assert found.peak_bytes == BEGUN + 4 * card.parameters + 8 * found.trained + 1.5 * remembered
+
+
+def test_kernels_stay_for_every_size_of_a_pass_until_there_are_a_thousand():
+    """Steps of 16 rows of 50 tokens are one size, and 40 rows that are judged another."""
+    card = CARDS["bundled:minilm"]
+
+    def peak(lora: float, forward: float) -> int:
+        ways = {"lora": replace(SPEED.lora, size_bytes=lora), "forward": replace(SPEED.forward, size_bytes=forward)}
+        return estimate(card, "lora", WORK, replace(SPEED, **ways), PROCESS).peak_bytes
+
+    assert peak(5_000_000, 300_000) - peak(0, 0) == 5_300_000
+    assert peak(1e9, 0) - peak(0, 0) == 256 * 2**20
+
+
+def test_the_gradients_of_a_whole_model_are_made_in_new_memory_in_every_pass():
+    card, slow = CARDS["bundled:minilm"], replace(SPEED, clear_s=1e-9)
+    seconds = {
+        method: estimate(card, method, WORK, slow, 0).seconds - estimate(card, method, WORK, SPEED, 0).seconds
+        for method in ("full", "lora")
+    }
+    assert seconds["full"] == pytest.approx(40 * (card.parameters + 385 * 5) * 1e-9)
+    assert seconds["lora"] == 0
 
 
 def test_a_fitted_head_costs_a_pass_over_all_rows_and_the_regression():
     card = CARDS["bundled:minilm"]
-    found = estimate(card, "probe", Work([50] * 40, [50] * 40, labels=5), SPEED, 1000)
+    found = estimate(card, "probe", Work([50] * 40, [50] * 40, labels=5), SPEED, PROCESS)
     # 80 rows of 50 tokens in one pass, filled up to 4096; 40 rows of 384 numbers and 5 classes.
     assert found.seconds == pytest.approx(6 * (1e-3 + 4096e-6 + 80 * 50**2 * 1e-9) + 0.01 + 40 * 384 * 5 * 1e-8)
-    # Of each of 4096 tokens two vectors and the inner part before and behind its activation; and what fits the head.
-    assert found.peak_bytes == 1000 + 4 * card.parameters + 4096 * (2 * 4 * 384 + 2 * 4 * 1536) + 1000
+    # Of each of 4096 tokens two vectors and the inner part before and behind its activation, scattered; and what fits the head.
+    tokens = 1.5 * 4096 * (2 * 4 * 384 + 2 * 4 * 1536)
+    assert found.peak_bytes == BEGUN + 4 * card.parameters + tokens + 1000
 
 
 def test_the_words_of_a_decoder_cost_what_its_targets_do():

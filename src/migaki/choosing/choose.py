@@ -202,7 +202,8 @@ def rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
         not card.speaks(language),
         not fitting,
         not candidate.at_hand,
-        card.languages[0] not in (language, "multi", "any"),
+        card.languages[0] != language,
+        card.languages[0] not in ("multi", "any"),
         -len(fitting),
         -card.parameters,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -30,28 +31,29 @@ from migaki.core.cache import Cache
 from migaki.core.store import read_json
 from migaki.environment import cpu_name
 from migaki.models.head import head_loss, head_losses
-from migaki.training.monitor import present_bytes
+from migaki.training.monitor import allocated_bytes
 from migaki.training.precision import probe
 
 __all__ = ["Fit", "Pass", "Speed", "measured_speed"]
 
-_FORMAT = "8"
+_FORMAT = "11"
 _FILE = "speed.json"
 _OPERATIONS = 3e10
 """Multiplications and additions of the largest pass that is measured: about a tenth of a second."""
 _MOST_TOKENS, _LEAST_TOKENS = 8192, 128
 _SHORT, _LONG = 32, 256
 """Tokens of a row in the passes that are measured."""
-_OTHER_SIZES = (96, 160, 288)
-"""Passes that are computed to see what the kernels for one more size take."""
+_OTHER_SIZES = {"forward": (96, 160, 288), "full": (192, 224, 320), "lora": (384, 416, 448)}
+"""Passes that are computed to see what the kernels for one more size take; small ones, since these do not depend on it, and
+for each way others, since one kernel serves all ways."""
 _BLOCK_PARAMETERS, _MOST_BLOCKS = 8_000_000, 2
 """So many small blocks are measured together that what lies before them does not count."""
 _WORTH = 1.2
 """As in `training.precision`: how much faster a narrower format has to be."""
 _HEAD_WORDS, _HEAD_POSITIONS = 4096, (64, 256)
 _UPDATED = 1 << 24
-_TRIES, _ENOUGH_S = 3, 0.2
-"""The best of so many tries, since others may use the machine too; fewer where they take long."""
+_TRIES, _ENOUGH_S = 5, 0.4
+"""The median of so many tries, since others may use the machine too, as they may later; fewer where they take long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Speed:
     """The same, differentiated for the weights too."""
     update_s: float
     """Seconds of AdamW, with the norm of the gradient, a parameter and step."""
+    clear_s: float
+    """Seconds of a new tensor of zeros that is added to another, a number: what gradients in new memory take longer."""
     fit: Fit
     """Of a head that is fitted instead of trained."""
     precision: str
@@ -131,9 +135,12 @@ def measured_speed(card: ModelCard) -> Speed:
     """A second or some of measurement for each shape of blocks, kept in the cache for this machine."""
     found = _kept([card.family, str(card.linear_shapes), str(card.head_size), str(card.heads)], lambda: _measure(card))
     passes = {name: Pass(**_tuples(values)) for name, values in found.items() if isinstance(values, dict)}
-    update_s = _kept(["update"], lambda: {"update_s": _update_seconds()})["update_s"]
+    numbers = _kept(["numbers"], lambda: {"update_s": _update_seconds(), "clear_s": _clear_seconds()})
     fit = Fit(**_kept(["fit"], lambda: {"fit": asdict(_measured_fit())})["fit"])
-    return Speed(**passes, update_s=update_s, fit=fit, precision=found["precision"], flat=found["flat"])
+    update_s, clear_s = numbers["update_s"], numbers["clear_s"]
+    return Speed(
+        **passes, update_s=update_s, clear_s=clear_s, fit=fit, precision=found["precision"], flat=found["flat"]
+    )
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -160,16 +167,21 @@ def _measure(card: ModelCard) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         network = StandIn(card, n_blocks)
         found["flat"] = network.body.use_flat
-        found["forward"] = _block_pass(network, card, n_blocks, dtype, backward=False)
-        found["full"] = _block_pass(network, card, n_blocks, dtype, backward=True)
-        found["lora"] = _block_pass(network.adapted(), card, n_blocks, dtype, backward=True)
+        found["forward"] = _block_pass(network, card, n_blocks, dtype, "forward")
+        found["full"] = _block_pass(network, card, n_blocks, dtype, "full")
+        # Attention is the same with factors beside the weights.
+        pair_s = found["full"]["pair_s"]
+        found["lora"] = _block_pass(network.adapted(), card, n_blocks, dtype, "lora", pair_s)
         del network
         for name in ("forward", "lora", "full"):
             found[f"head_{name}"] = asdict(_head_pass(card, dtype, name) if card.decodes else Pass((1, 2), (0.0, 0.0)))
     return found
 
 
-def _block_pass(network: StandIn, card: ModelCard, n_blocks: int, dtype: torch.dtype, backward: bool) -> dict[str, Any]:
+def _block_pass(
+    network: StandIn, card: ModelCard, n_blocks: int, dtype: torch.dtype, name: str, pair_s: float | None = None
+) -> dict[str, Any]:
+    backward = name != "forward"
     times = 6 if backward else 2
     most = int(_OPERATIONS / (times * n_blocks * card.block_parameters)) // _LEAST_TOKENS * _LEAST_TOKENS
     most = min(max(most, _LEAST_TOKENS), _MOST_TOKENS)
@@ -192,22 +204,22 @@ def _block_pass(network: StandIn, card: ModelCard, n_blocks: int, dtype: torch.d
         return compute
 
     def timed(size: int, row: int) -> tuple[float, float]:
-        first_s, best_s = _first_and_best(work(size, row))
-        return first_s - best_s, best_s / n_blocks
+        first_s, usual_s = _first_and_usual(work(size, row))
+        return first_s - usual_s, usual_s / n_blocks
 
     sizes = [size // _SHORT * _SHORT for size in sizes]
     first_s, with_pairs_s = zip(*(timed(size, _SHORT) for size in sizes), strict=True)
-    # At a middle size, which the caches still hold.
-    at = max(len(sizes) - 2, 0) if sizes[-2] >= _LONG else len(sizes) - 1
-    long = min(_LONG, sizes[at])
-    n_tokens = sizes[at] // long * long
-    rest_s = timed(n_tokens, long)[1] - with_pairs_s[at] * n_tokens / sizes[at]
-    pair_s = max(rest_s, 0.0) / (n_tokens * (long - _SHORT))
+    if pair_s is None:
+        # At a middle size, which the caches still hold.
+        at = max(len(sizes) - 2, 0) if sizes[-2] >= _LONG else len(sizes) - 1
+        long = min(_LONG, sizes[at])
+        n_tokens = sizes[at] // long * long
+        rest_s = timed(n_tokens, long)[1] - with_pairs_s[at] * n_tokens / sizes[at]
+        pair_s = max(rest_s, 0.0) / (n_tokens * (long - _SHORT))
     few, many = (_remembered(network, partial(run, _rows(n // _SHORT, _SHORT))) for n in sizes[-2:])
     token_bytes = (many - few) / (sizes[-1] - sizes[-2]) / n_blocks
-    # Beside large blocks the kernels are nothing.
-    others = [size for size in _OTHER_SIZES if size not in sizes and card.block_parameters <= _BLOCK_PARAMETERS]
-    before = present_bytes()
+    others = [size for size in _OTHER_SIZES[name] if size not in sizes]
+    before = allocated_bytes()
     for size in others:
         work(size, _SHORT)()
     return asdict(
@@ -218,7 +230,7 @@ def _block_pass(network: StandIn, card: ModelCard, n_blocks: int, dtype: torch.d
             pair_s,
             max(many / n_blocks - token_bytes * sizes[-1], 0.0),
             token_bytes,
-            max(present_bytes() - before, 0) / max(len(others), 1),
+            max(allocated_bytes() - before, 0) / max(len(others), 1),
         )
     )
 
@@ -238,7 +250,8 @@ def _remembered(network: nn.Module, run: Callable[[], torch.Tensor]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             found[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # Without the graph that made it, which would hold itself through what it remembers.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         kept = run()  # while it is there, nothing else takes the place of what is remembered
@@ -264,7 +277,7 @@ def _head_pass(card: ModelCard, dtype: torch.dtype, name: str) -> Pass:
             loss.backward()  # type: ignore[no-untyped-call]
             head.zero_grad(set_to_none=True)
 
-        return _first_and_best(work)[1]
+        return _first_and_usual(work)[1]
 
     return Pass(_HEAD_POSITIONS, tuple(timed(positions) / words for positions in _HEAD_POSITIONS))
 
@@ -280,7 +293,12 @@ def _update_seconds() -> float:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return _first_and_best(work)[1] / _UPDATED
+    return _first_and_usual(work)[1] / _UPDATED
+
+
+def _clear_seconds() -> float:
+    gradient = torch.zeros(_UPDATED)
+    return _first_and_usual(lambda: gradient.add_(torch.zeros(_UPDATED)))[1] / _UPDATED
 
 
 def _measured_fit() -> Fit:
@@ -313,11 +331,11 @@ print(*found)
 """
 
 
-def _first_and_best(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of the first try, which also gets ready, and of the fastest of some more."""
+def _first_and_usual(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the first try, which also gets ready, and the median of some more."""
     found: list[float] = []
     while len(found) < 2 or (len(found) <= _TRIES and sum(found) < _ENOUGH_S):
         at = time.perf_counter()
         work()
         found.append(time.perf_counter() - at)
-    return found[0], min(found[1:])
+    return found[0], statistics.median(found[1:])
