@@ -58,4 +58,4 @@ lock:  ## renew the lock from pyproject's bounds; torch stays as it is pinned he
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .cache

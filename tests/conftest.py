@@ -9,6 +9,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Kept between runs: real models are converted once, and the machine's speed is measured once.
+os.environ["MIGAKI_CACHE"] = str(Path(__file__).parents[1] / ".cache")
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,10 @@ def new_process() -> None:
     cache_module._checked.clear()
 
 
+def test_no_test_meets_the_cache_of_whoever_runs_it():
+    assert cache_folder() == Path(__file__).parents[2] / ".cache"
+
+
 def test_an_entry_is_made_once_and_found_afterwards(tmp_path: Path) -> None:
     cache, made = Cache("words", folder=tmp_path), Made()
     assert cache.find("a") is None
