@@ -151,6 +151,21 @@ def test_a_damaged_configuration_is_named(tmp_path, text, message):
         check_folder(folder)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 224, 224]}},
+        {"model_type": "timm_wrapper", "architecture": "resnet18"},
+    ],
+    ids=["as timm writes it", "as transformers writes it"],
+)
+def test_a_model_of_timm_is_told_with_what_to_use(tmp_path, config):
+    folder = model_folder(tmp_path / "m", config__json=json.dumps(config))
+    (folder / "tokenizer.json").unlink()  # images need none
+    with pytest.raises(ModelError, match=r"holds a model of timm \(resnet18\).*does not load\. Use .*transformers"):
+        locate(Model(reference=str(folder)))
+
+
 def test_a_bundled_file_that_is_not_the_known_one_is_refused(tmp_path, monkeypatch):
     card = BUNDLED["minilm"]
     other = model_folder(tmp_path / "m") / "model.safetensors"

@@ -142,12 +142,18 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that cannot or must not be loaded.
 
     Raises:
-        ModelError: no config, no safetensors weights (pickled ones are never opened), neither tokenizer nor processor, or
-            remote code.
+        ModelError: no config, no safetensors weights (pickled ones are never opened), neither tokenizer nor processor,
+            remote code, or a model of timm.
     """
     config = _json(folder / "config.json")
     if config is None:
         raise ModelError(f"{folder} has no config.json, so it is not a model folder in Hugging Face layout.")
+    if config.get("model_type") == "timm_wrapper" or "pretrained_cfg" in config:
+        raise ModelError(
+            f"{folder} holds a model of timm ({config.get('architecture', 'of a name that it does not say')}), which migaki does not "
+            "load. Use a model of the same family that transformers itself computes (ResNet, ViT, DeiT, ConvNeXt, Swin), or "
+            "bundled:efficientnet-lite0."
+        )
     for name in ("config.json", "tokenizer_config.json", *_PROCESSORS):
         wanted = (_json(folder / name) or {}).get("auto_map")
         if wanted:
