@@ -80,7 +80,41 @@ def _lite() -> Any:
     return EfficientNetLiteModel(EfficientNetLiteConfig(stem_channels=8, head_channels=24, stages=stages))
 
 
-FAMILIES = {"resnet": _resnet, "vit": _vit, "deit": _deit, "convnext": _convnext, "swin": _swin, "lite": _lite}
+def _clip() -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    config = CLIPConfig(text_config=_text(bos_token_id=0, eos_token_id=1), vision_config=_patches(), projection_dim=12)
+    return CLIPModel(config)
+
+
+def _siglip() -> Any:
+    from transformers import SiglipConfig, SiglipModel
+
+    model = SiglipModel(SiglipConfig(text_config=_text(projection_size=16), vision_config=_patches()))
+    model.logit_scale.data.fill_(2.0)
+    model.logit_bias.data.fill_(-3.0)
+    return model
+
+
+def _text(**more: Any) -> dict[str, Any]:
+    blocks = {key: _patches()[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    ids = {"pad_token_id": 1, **more}
+    return {"vocab_size": 3 + len(WORDS), "max_position_embeddings": 12, "intermediate_size": 32, **blocks, **ids}
+
+
+FAMILIES = {
+    "resnet": _resnet,
+    "vit": _vit,
+    "deit": _deit,
+    "convnext": _convnext,
+    "swin": _swin,
+    "lite": _lite,
+    "clip": _clip,
+    "siglip": _siglip,
+}
+READERS = ("clip", "siglip")
+"""Those of which one half reads."""
+WORDS = ("a", "photo", "of", "something", *LABELS)
 PREPROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
     "size": {"height": SIZE, "width": SIZE},
@@ -104,8 +138,25 @@ def save_image_model(folder: Path, family: str, seed: int = 0) -> Path:
         elif name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
     model.save_pretrained(folder)
+    if family in READERS:
+        _tokenizer(begins=family == "clip").save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
     return folder
+
+
+def _tokenizer(begins: bool) -> Any:
+    """Of `WORDS`: a text ends with </s>, with which it is filled up too, and begins with <s> where the family wants it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(("<s>", "</s>", "?", *WORDS))}, unk_token="?"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>" if begins else "$A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="</s>", unk_token="?"
+    )
 
 
 def write_images(folder: Path, n: int = 36) -> Path:

@@ -16,7 +16,7 @@ from migaki.core.errors import RecipeError
 from migaki.methods import all_methods
 from migaki.tasks import ClassifyImage
 from migaki.training.monitor import Monitor
-from pictures import FAMILIES, save_image_model, write_images
+from pictures import FAMILIES, READERS, save_image_model, write_images
 
 METHODS = {part.model_fields["kind"].default: part for part in all_methods()}
 FITTING = [kind for kind, method in METHODS.items() if method().misfit(ClassifyImage()) is None]
@@ -24,7 +24,7 @@ CASES = [
     (family, kind)
     for family in FAMILIES
     for kind in FITTING
-    if METHODS[kind].uses_base or family == next(iter(FAMILIES))
+    if (METHODS[kind].uses_base or family == next(iter(FAMILIES))) and (kind != "zero_shot" or family in READERS)
 ]
 
 
@@ -80,7 +80,7 @@ print(json.dumps(found))
 
 
 def test_every_method_of_the_frame_fits_or_says_what_to_use():
-    assert set(FITTING) == {"few_shot", "frozen", "full", "lora", "pixels", "probe", "retrieve"}
+    assert set(FITTING) == {"few_shot", "frozen", "full", "lora", "pixels", "probe", "retrieve", "zero_shot"}
 
 
 @pytest.mark.parametrize(("family", "method"), CASES)
@@ -106,6 +106,43 @@ def test_what_does_not_fit_is_refused_before_any_run_with_what_to_use(method, ho
         migaki.train(recipe(home, "vit", method), tmp_path)
     assert "classify_image" in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in READERS])
+def test_a_model_without_words_is_not_asked_by_the_names_of_labels(family, home, tmp_path):
+    with pytest.raises(RecipeError, match=rf"method\.kind: .*/{family} sees images and knows no words.* few_shot"):
+        migaki.train(recipe(home, family, "zero_shot"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tuned_half_of_a_model_has_lost_its_words(home, tmp_path):
+    migaki.train(recipe(home, "clip", {"kind": "lora", "rank": 2}), tmp_path)
+    with pytest.raises(RecipeError, match=r"run:1 sees images and knows no words"):
+        migaki.train({**recipe(home, "clip", "zero_shot"), "model": "run:1"}, tmp_path)
+
+
+def test_a_comparison_leaves_out_what_the_model_cannot_and_refuses_what_was_asked_for(home, tmp_path):
+    from migaki.comparison import compare
+    from migaki.recipe import Recipe
+
+    notes: list[str] = []
+
+    class Told(Monitor):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    class Few(ClassifyImage):
+        compared = ("pixels", "zero_shot")
+
+    plain, reading = (
+        Recipe(**recipe(home, family, "probe")).model_copy(update={"task": Few()}) for family in ("vit", "clip")
+    )
+    with pytest.raises(RecipeError, match=r"--methods: .*knows no words"):
+        compare(plain, ["full", "zero_shot"], tmp_path)
+    assert not list(tmp_path.glob("0*"))
+    assert set(compare(plain, None, tmp_path, Told()).facts["methods"]) == {"pixels", "majority"}
+    assert any(note.startswith("zero_shot is left out: ") for note in notes)
+    assert set(compare(reading, None, tmp_path).facts["methods"]) == {"pixels", "majority", "zero_shot"}
 
 
 def test_a_run_has_a_report_in_both_languages_and_a_line_for_each_test_row(runs):

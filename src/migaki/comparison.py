@@ -18,7 +18,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from migaki.core.errors import NonFiniteError, Problem, RecipeError
-from migaki.core.parts import Method
+from migaki.core.parts import Method, Task
 from migaki.core.store import write_file
 from migaki.core.types import Dataset, Splits
 from migaki.data.splits import labels_of, split_off
@@ -97,6 +97,7 @@ def compare(
     recipe = _with(recipe, data=recipe.data.model_copy(update={"seed": _data_seed(recipe)}))
     splits = recipe.data.load(recipe.task.content_kind, recipe.seed)
     base = base_of(recipe.model, recipe.task.base_role, runs)
+    entries = _usable(entries, recipe.task, base, splits.train, bool(methods), monitor)
     folder = runs / f"compare-{_key(recipe, splits, base.fingerprint)}"
     (folder / "attempts").mkdir(parents=True, exist_ok=True)
     work = _Work(recipe, splits, base, runs, folder, monitor, time.monotonic(), minutes)
@@ -140,6 +141,21 @@ def _entries(recipe: Recipe, names: Sequence[str] | None) -> dict[str, _Entry]:
         name: _Entry(recipe.method if recipe.method.kind == name else kinds[name].model_validate({"kind": name}))
         for name in chosen
     }
+
+
+def _usable(
+    entries: dict[str, _Entry], task: Task, base: Base, train: Dataset, named: bool, monitor: Monitor
+) -> dict[str, _Entry]:
+    """Without those that this model, or these labels, cannot be used with. Raises RecipeError where they were `named`."""
+    refused = {}
+    for name, entry in entries.items():
+        if found := entry.method.misfit(task) or entry.method.refused(base, task, train):
+            refused[name] = found
+    if refused and named:
+        raise RecipeError([Problem("--methods", found) for found in refused.values()])
+    for name, found in refused.items():
+        monitor.note(f"{name} is left out: {found}")
+    return {name: entry for name, entry in entries.items() if name not in refused}
 
 
 def _key(recipe: Recipe, splits: Splits, fingerprint: str) -> str:

@@ -20,7 +20,7 @@ from migaki.data import Data
 from migaki.methods import Frozen, Probe
 from migaki.recipe import Recipe
 from migaki.tasks import ClassifyAudio
-from tiny_speech import FAMILIES, save_hearing, write_recordings
+from tiny_speech import FAMILIES, save_hearing, save_whisper, write_recordings
 
 METHODS: dict[str, Any] = {
     "probe": "probe",
@@ -193,7 +193,7 @@ def test_recordings_over_the_limit_are_counted_before_anything_is_trained(hearin
     ("method", "said"),
     [
         ("tfidf", "tfidf counts words, and rows of classify_audio are files"),
-        ("zero_shot", "zero_shot asks by the names of labels"),
+        ("zero_shot", r"2 of 2 labels are none that it knows \(high, low\).*descriptions"),
         ("reft", "reft edits"),
         ({"kind": "retrieve", "index": "sparse"}, "sparse looks for words"),
         ("gazetteer", "classify_audio"),
@@ -205,6 +205,69 @@ def test_a_method_that_makes_no_sense_for_sounds_says_so(hearing, recordings, tm
     with pytest.raises(RecipeError, match=said):
         migaki.train(made, runs=tmp_path)
     assert not list(tmp_path.glob("0*"))
+
+
+# Languages
+
+
+def spoken_rows(folder: Path, *labels: str) -> list[dict[str, str]]:
+    return [{"file": row["file"], "label": row["label"]} for row in write_recordings(folder, 12, labels)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("labels", "descriptions"),
+    [(("en", "ja"), {}), (("English", "JAPANESE"), {}), (("a", "b"), {"a": "english", "b": "ja"})],
+    ids=["codes", "names", "described"],
+)
+def test_the_language_is_told_as_transformers_tells_it(labels, descriptions, tmp_path):
+    from transformers import AutoFeatureExtractor, WhisperForConditionalGeneration
+
+    folder = save_whisper(tmp_path / "whisper")
+    model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
+    for p in model.parameters():  # so far that what it hears decides what it says
+        p.data.mul_(2)
+    model.save_pretrained(folder)
+    rows = spoken_rows(tmp_path / "rows", *labels)
+    method = {"kind": "zero_shot", "descriptions": descriptions}
+    data = {"train": rows, "valid": 0.25, "test": 0.25}
+    settings = {"data": data, "method": method, "training": {"precision": "float32"}}
+    run = migaki.train(Recipe(task="classify_audio", model=str(folder), **settings), runs=tmp_path / "runs")
+    files = [row["file"] for row in rows]
+    found = run.predict(files)
+    waves = [soundfile.read(file)[0] for file in files]
+    heard = AutoFeatureExtractor.from_pretrained(folder)(waves, sampling_rate=16000, return_tensors="pt")
+    start, known = model.config.decoder_start_token_id, model.generation_config.lang_to_id
+    logits_BV = model(**heard, decoder_input_ids=torch.full((len(files), 1), start)).logits[:, 0]
+    wanted_BL = logits_BV[:, [known["<|en|>"], known["<|ja|>"]]].softmax(-1)
+    assert float(wanted_BL.std(0).max()) > 2e-4  # recordings differ
+    np.testing.assert_allclose([p.scores for p in found], wanted_BL, atol=1e-5)
+    likeliest_B = model.detect_language(**heard)
+    assert [p.output for p in found] == [labels[int(token == known["<|ja|>"])] for token in likeliest_B]
+    out = processes.run(LOAD, tmp_path / "runs", json.dumps(files), json.dumps([run.id]))
+    loaded = json.loads(processes.lines(out)[-1])[run.id]
+    np.testing.assert_allclose([row[1:] for row in loaded], wanted_BL, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "said"),
+    [
+        ("whisper", ("en", "fr"), r"1 of 2 labels are none that it knows \(fr\)"),
+        ("whisper", ("ja", "japanese"), r"labels ja and japanese are one language \(ja\)"),
+        ("english", ("en", "ja"), r"tells no languages apart: it knows English alone"),
+        ("hubert", ("en", "ja"), r"knows no words; only Whisper"),
+        ("audio-spectrogram-transformer", ("en", "ja"), r"knows no words; only Whisper"),
+    ],
+)
+def test_what_cannot_tell_the_languages_says_so_before_any_work(model, labels, said, hearing, tmp_path):
+    folder = save_whisper(tmp_path / "english", languages=False) if model == "english" else hearing / model
+    rows = spoken_rows(tmp_path / "rows", *labels)
+    with pytest.raises(RecipeError, match=rf"method\.kind: .*{said}"):
+        migaki.train(
+            Recipe(task="classify_audio", model=str(folder), data={"train": rows}, method="zero_shot"),
+            runs=tmp_path / "runs",
+        )
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_goes_on_from_another(runs, recordings):

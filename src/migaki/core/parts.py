@@ -54,8 +54,9 @@ class Part(BaseModel):
 
 
 P = TypeVar("P", bound=Part)
-Role = Literal["encoder", "decoder", "image", "audio", "speech"]
-"""What a pretrained model is asked for: vectors of texts, texts, vectors of images or of sounds, texts of sounds."""
+Role = Literal["encoder", "decoder", "image", "audio", "speech", "image_text"]
+"""What a pretrained model is asked for: vectors of texts, texts, vectors of images or of sounds, texts of sounds, vectors of
+images and of texts that can be compared."""
 
 
 class Reader(Protocol):
@@ -282,6 +283,11 @@ class Method(Part, ABC):
         """Why it cannot be used for this task, and what to use instead; None where it can."""
         return None
 
+    def refused(self, base: Any, task: Task, train: Dataset) -> str | None:
+        """Why it cannot be used with this model and these rows, and what to use instead; asked before any work. None where
+        it can."""
+        return None
+
     def space(self, task: Task, shape: Shape) -> dict[str, Any]:
         """What `migaki search` tries where a recipe names no ranges: the path of a setting (`method.rank`), and its range
         as a recipe would write it. Batch size is not among them: what is computed at once follows from the memory."""
@@ -349,6 +355,14 @@ class Task(Part, ABC):
     @abstractmethod
     def restore(self, base: Any, folder: Path) -> Any:
         """The same from a saved model folder."""
+
+    def nameless(self, base: Any, train: Dataset, words: Callable[[str], str]) -> str | None:
+        """Why this model cannot be asked by the names of labels alone, and what to use instead; None where it can.
+
+        Args:
+            words: what stands for a label.
+        """
+        return None
 
     def decide(
         self, learner: Learner, valid: Sequence[Row], watch: Callable[[int], None] = lambda _: None

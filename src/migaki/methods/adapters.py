@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from migaki.core.errors import ModelError, Problem, RecipeError
@@ -225,7 +226,12 @@ def _linear_layers(backbone: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer by name, the output head left out: it would dwarf all the other factors."""
     find_head: Any = getattr(backbone, "get_output_embeddings", None)
     head = find_head() if find_head else None
-    return {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    return {
+        name: m
+        for name, m in backbone.named_modules()
+        # The layer inside torch's own attention (SigLIP's head) is never called: its weight is read.
+        if isinstance(m, nn.Linear | Conv1D) and not isinstance(m, NonDynamicallyQuantizableLinear) and m is not head
+    }
 
 
 def _convolutions(backbone: nn.Module) -> dict[str, nn.Module]:

@@ -1,7 +1,5 @@
 """Learners that leave the model as it is: asked by prompt, by label names, or by the means of a few rows."""
 
-# Shapes: B rows, C classes, D features
-
 from __future__ import annotations
 
 import json
@@ -9,10 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
-from torch.nn import functional as F
 
 from migaki.core.parts import Example
 from migaki.core.seeds import generator
@@ -25,8 +19,6 @@ from migaki.tasks.classifier import start_from_centroids
 __all__ = ["AskedLearner", "FewLearner", "NamedLearner", "UntouchedLearner", "chosen_rows", "load_shown"]
 
 _SHOWN_FILE = "shown.json"
-_SCALE = 20.0
-"""Of cosine similarities before the softmax, as sentence encoders are trained with (temperature 0.05)."""
 
 
 def chosen_rows(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
@@ -110,25 +102,8 @@ def load_shown(folder: Path) -> list[Conversation]:
     ]
 
 
-class _CosineHead(nn.Linear):
-    """Scaled cosine similarity of each row with each class, logits (B, C)."""
-
-    def forward(self, features_BD: torch.Tensor) -> torch.Tensor:
-        return _SCALE * F.normalize(features_BD.float(), dim=-1) @ F.normalize(self.weight, dim=-1).T
-
-
 class NamedLearner(HeadLearner):
-    """An encoder whose classes are the vectors of words that stand for them."""
-
-    def __init__(self, network: Any, words: Sequence[str] | None) -> None:
-        head = _CosineHead(network.head.in_features, network.head.out_features).to(network.device)
-        head.load_state_dict(network.head.state_dict())
-        network.head = head
-        if words is not None:
-            with torch.no_grad():
-                head.weight.copy_(network.word_vectors(words))
-                head.bias.zero_()
-        super().__init__(network)
+    """A network that tells its labels apart by words that stand for them."""
 
     def parameter_counts(self) -> tuple[int, int]:
         """Nothing is learned."""

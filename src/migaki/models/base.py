@@ -28,6 +28,7 @@ from migaki.core.errors import ModelError
 from migaki.core.parts import Role
 from migaki.models import efficientnet_lite  # noqa: F401 - from then on transformers can load it
 from migaki.models.conversion import Weights, keep_conversion
+from migaki.models.meanings import READS
 from migaki.models.merges import mend_merges
 from migaki.models.reference import Located, check_folder, has_tokenizer, hashed
 
@@ -56,12 +57,24 @@ class Base:
     """Where an adapter was merged into the weights: how the merged model compares with it on how many rows."""
     processor: Any = None
     """Of files; None where rows are texts."""
+    folder: Path | None = None
+    """Where the weights were loaded from; None where they are no longer those of a folder (an adapter was merged)."""
 
     @property
     def length_limit(self) -> int:
         """The most tokens the model can take at once."""
         limits = [getattr(self.model.config, "max_position_embeddings", None), self.tokenizer.model_max_length]
         return int(min([limit for limit in limits if limit and limit < _UNLIMITED] or [_UNLIMITED]))
+
+    def whole(self, role: Role) -> Base:
+        """The model in the same folder as another role asks for it: with the half that this one was loaded without.
+
+        Raises:
+            ModelError: that half is not there.
+        """
+        assert self.folder is not None
+        located = Located(self.reference, self.folder, None, self.licence)
+        return load_base(located, role, Weights(self.folder, self.fingerprint))
 
 
 def quiet_transformers() -> None:
@@ -88,7 +101,7 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
     folder = weights.folder
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        architecture, renamed = _architecture(role, config)
+        architecture, config, renamed = _architecture(role, config)
         loaded: Any = architecture.from_pretrained(
             folder,
             config=config,
@@ -120,6 +133,7 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
         _pooling(folder),
         _prompt(folder),
         processor=processor,
+        folder=folder,
     )
 
 
@@ -147,8 +161,8 @@ def _readers(reference: str, folder: Path, role: Role) -> tuple[Any, Any]:
         )
     except Exception as error:  # as of weights
         raise _unloadable(reference, folder, role, error) from error
-    # One of letters, as models trained by CTC have it, is never a fast one.
-    if tokenizer is not None and not tokenizer.is_fast and role != "speech":
+    # One of letters, as models trained by CTC have it, is never a fast one; of a few label names none has to be.
+    if tokenizer is not None and not tokenizer.is_fast and role not in ("speech", "image_text"):
         raise ModelError(
             f"{folder} has no tokenizer.json. Convert the tokenizer to the fast format and save it into the folder."
         )
@@ -165,19 +179,24 @@ def _unloadable(reference: str, folder: Path, role: Role, error: Exception) -> M
 
 
 def _called(role: str) -> str:
-    return "model of speech" if role == "speech" else role
+    return {"speech": "model of speech", "image_text": "model of images and texts"}.get(role, role)
 
 
-def _architecture(role: Role, config: Any) -> tuple[Any, dict[str, str] | None]:
-    """The class of network for a role, and how the names of the weights in a file differ from its own."""
+def _architecture(role: Role, config: Any) -> tuple[Any, Any, dict[str, str] | None]:
+    """The class of network for a role, its configuration, and how the names of the weights in a file differ from its own."""
     if role == "audio" and config.model_type == "whisper":
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
         # The half that hears, whether the file holds all of Whisper, one with a head on it, or this half alone.
-        return WhisperEncoder, {r"^(model\.)?encoder\.": ""}
+        return WhisperEncoder, config, {r"^(model\.)?encoder\.": ""}
+    if role == "image" and config.model_type in READS:
+        from transformers import CLIPVisionModel, SiglipVisionModel
+
+        # The half that sees; transformers finds its weights among those of the whole.
+        return CLIPVisionModel if config.model_type == "clip" else SiglipVisionModel, config.vision_config, None
     if role == "speech":
-        return AutoModelForCTC if config.model_type in _WRITES_LETTERS else AutoModelForSpeechSeq2Seq, None
-    return AutoModelForCausalLM if role == "decoder" else AutoModel, None
+        return AutoModelForCTC if config.model_type in _WRITES_LETTERS else AutoModelForSpeechSeq2Seq, config, None
+    return AutoModelForCausalLM if role == "decoder" else AutoModel, config, None
 
 
 def best_device() -> torch.device:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,6 +104,38 @@ def _patches(model: Any, size: Sequence[int]) -> Eye:
         begin=model.embeddings,
         steps=[_among_patches(layer, number == last) for number, layer in enumerate(model.layers)],
         end=lambda hidden_BTD: model.layernorm(hidden_BTD)[:, 0],
+    )
+
+
+def _clip(model: Any, size: Sequence[int]) -> Eye:
+    """The half of CLIP that sees, by its first token, as its publishers classify by it: before what leads to the space it
+    shares with texts. Source: Radford et al. 2021, arXiv:2103.00020, appendix A.2."""
+    return Eye(
+        before=[model.embeddings, model.pre_layrnorm],
+        blocks=list(model.encoder.layers),
+        behind=[model.post_layernorm],
+        begin=lambda pixels_BCHW: model.pre_layrnorm(model.embeddings(pixels_BCHW)),
+        steps=[partial(layer, attention_mask=None) for layer in model.encoder.layers],
+        end=lambda hidden_BTD: model.post_layernorm(hidden_BTD[:, 0]),
+    )
+
+
+def _siglip(model: Any, size: Sequence[int]) -> Eye:
+    """The half of SigLIP that sees, by what its head makes of all patches. Source: Zhai et al. 2023, arXiv:2303.15343."""
+    head = model.head if model.use_head else None
+
+    def end(hidden_BTD: torch.Tensor) -> torch.Tensor:
+        hidden_BTD = model.post_layernorm(hidden_BTD)
+        features_BD: torch.Tensor = hidden_BTD.mean(1) if head is None else head(hidden_BTD)
+        return features_BD
+
+    return Eye(
+        before=[model.embeddings],
+        blocks=list(model.encoder.layers),
+        behind=[model.post_layernorm, *([head] if head is not None else [])],
+        begin=model.embeddings,
+        steps=[partial(layer, attention_mask=None) for layer in model.encoder.layers],
+        end=end,
     )
 
 
@@ -251,4 +284,6 @@ _FAMILIES: dict[str, Callable[[Any, Sequence[int]], Eye]] = {
     "convnextv2": _convnext,
     "swin": _swin,
     "efficientnet_lite": _lite,
+    "clip_vision_model": _clip,
+    "siglip_vision_model": _siglip,
 }

@@ -20,7 +20,7 @@ from migaki.core.errors import ModelError, Problem, RecipeError
 from migaki.models.head import head_loss, head_losses
 from migaki.models.speech import Heard
 
-__all__ = ["LetterPen", "Pen", "WhisperPen", "Written", "pen_of"]
+__all__ = ["LetterPen", "Pen", "WhisperPen", "Written", "language_ids", "pen_of"]
 
 _MANY_LANGUAGES = 51_865
 """Words of a Whisper vocabulary that holds languages."""
@@ -127,12 +127,11 @@ class WhisperPen:
         self._decoder.layerdrop = 0.0
         config, settings = model.config, model.generation_config
         self._start, self._end = int(config.decoder_start_token_id), int(config.eos_token_id)
-        many = getattr(settings, "is_multilingual", None)
-        many = config.vocab_size >= _MANY_LANGUAGES if many is None else many
-        self._languages = _language_ids(settings, tokenizer) if many else {}
+        self._languages = language_ids(config, settings, tokenizer)
         self._language = self._language_id(language, translate, reference)
         self._behind = self._tokens_behind(translate)
-        self._room = int(config.max_target_positions) - len(self.prompt()) - (self._language is None and bool(many))
+        told = self._language is None and bool(self._languages)
+        self._room = int(config.max_target_positions) - len(self.prompt()) - told
         self._most = min(most_tokens or self._room, self._room)
         self._never = list(getattr(settings, "suppress_tokens", None) or ())
         self._never_first = list(getattr(settings, "begin_suppress_tokens", None) or ())
@@ -187,10 +186,19 @@ class WhisperPen:
     @torch.no_grad()
     def _told(self, heard: Heard) -> torch.Tensor:
         """The likeliest language of each recording, (B, 1)."""
+        ids_L = torch.tensor(list(self._languages.values()), device=heard.hidden_BTD.device)
+        return ids_L[self._head(self.at_start(heard))[:, ids_L].argmax(-1)][:, None]
+
+    def at_start(self, heard: Heard) -> torch.Tensor:
+        """The vector by which the language of each recording is told, (B, D)."""
         start_B1 = torch.full((len(heard.hidden_BTD), 1), self._start, device=heard.hidden_BTD.device)
-        hidden_BD = self._decoded(start_B1, heard).last_hidden_state[:, -1]
-        ids_L = torch.tensor(list(self._languages.values()), device=hidden_BD.device)
-        return ids_L[self._head(hidden_BD)[:, ids_L].argmax(-1)][:, None]
+        hidden_BD: torch.Tensor = self._decoded(start_B1, heard).last_hidden_state[:, -1]
+        return hidden_BD
+
+    def languages(self, codes: Sequence[str]) -> torch.Tensor:
+        """What that vector is compared with for each of these languages, (L, D)."""
+        weight_LD: torch.Tensor = self._head.weight[[self._languages[code] for code in codes]]
+        return weight_LD
 
     def _decoded(self, ids_BS: torch.Tensor, heard: Heard, cache: Any = None, keep: bool = False) -> Any:
         return self._decoder(
@@ -257,8 +265,15 @@ class WhisperPen:
         return text.strip()
 
 
-def _language_ids(settings: Any, tokenizer: Any) -> dict[str, int]:
-    """The token of each language by its code."""
+def language_ids(config: Any, settings: Any, tokenizer: Any) -> dict[str, int]:
+    """The token of each language that a Whisper tells apart, by its code; none of a model of English alone.
+
+    Args:
+        settings: of its generation.
+    """
+    many = getattr(settings, "is_multilingual", None)
+    if not (config.vocab_size >= _MANY_LANGUAGES if many is None else many):
+        return {}
     listed = getattr(settings, "lang_to_id", None) or {
         name: number for name, number in tokenizer.get_vocab().items() if name.startswith("<|") and len(name) in (6, 7)
     }

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from migaki.core.errors import DataError, ModelError, Problem, RecipeError
+from migaki.core.errors import DataError, ModelError
 from migaki.core.parts import Example
 from migaki.core.store import file_sha256, read_json
 from migaki.core.types import Dataset, LabelledMedia, Media, Place, Row
 from migaki.data.audio import Waves
+from migaki.models.languages import code_of
 from migaki.models.speech import Ear, ear_of
+from migaki.models.writing import WhisperPen
 from migaki.tasks.classifier import STATE_FILE, Classifier, labels_of_rows, start_head
 from migaki.tasks.hearing import Hearing, Sound, Varying
 from migaki.tasks.lengths import check_seconds
@@ -50,6 +52,8 @@ class AudioClassifier(Classifier):
         self.backbone = cast(Any, base.model)
         self.processor = base.processor
         self.body, self.layers = body, task.layers
+        self._pen: WhisperPen | None = None
+        """Where the answer is a language: the half that says it."""
         self.rate_hz, self.limit_s = ear.rate_hz, limit_s
         self.varies = body.varies
         self.allow_truncated = task.allow_truncated
@@ -101,14 +105,17 @@ class AudioClassifier(Classifier):
         return [self._sound(row, waves[number], (), 0.0) for number, row in enumerate(rows)]
 
     def features(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Pooled vectors (B, D)."""
-        return self.body.pooled(cast(Sequence[Sound], examples))  # type: ignore[no-any-return]
+        """Pooled vectors (B, D); where the answer is a language, those by which it is told."""
+        sounds = cast(Sequence[Sound], examples)
+        if self._pen is not None:
+            return self._pen.at_start(self.body.heard(sounds))
+        return self.body.pooled(sounds)  # type: ignore[no-any-return]
 
     def identity(self, example: Example) -> bytes:
         return cast(Sound, example).key()
 
     def made_by(self) -> list[str]:
-        return [self.processor.to_json_string(), self.layers]
+        return [self.processor.to_json_string(), "language" if self._pen else self.layers]
 
     def varied(self, example: Example, number: int, epoch: int, others: Sequence[Example]) -> Example:
         return self.body.varied(cast(Sound, example), number, epoch)  # type: ignore[no-any-return]
@@ -116,12 +123,28 @@ class AudioClassifier(Classifier):
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
         return Row(place, LabelledMedia(Media(text, file_sha256(Path(text))), label))
 
-    def word_vectors(self, words: Sequence[str]) -> torch.Tensor:
-        found = "asks by the names of labels, and this model hears sounds and knows no words; use retrieve or probe."
-        raise RecipeError([Problem("method.kind", found)])
+    @torch.no_grad()
+    def answer_by_words(self, base: Base, words: Sequence[str]) -> None:
+        """The languages that the words name, as Whisper tells them apart before it writes: of the probabilities of all
+        languages those of the labels. Source: Radford et al. 2022, arXiv:2212.04356, section 2.3."""
+        pen = self.tell_languages(base)
+        self.head.weight.copy_(pen.languages([code_of(text) for text in words]))
+        self.head.bias.zero_()
+
+    def tell_languages(self, base: Base) -> WhisperPen:
+        """Hear recordings from now on as the half that writes does, with a head that is not set yet."""
+        whole = base.whole("speech")
+        ear = ear_of(whole.model, whole.processor, whole_window=True)
+        self.backbone = cast(Any, whole.model)
+        self.body = Hearing(whole.model, ear, False, whole.processor.to_json_string())
+        self.varies = self.body.varies
+        self.head = torch.nn.Linear(self.body.width, len(self.labels), device=whole.model.device)
+        self._pen = WhisperPen(whole.model, whole.tokenizer, whole.reference)
+        return self._pen
 
     def _state(self) -> dict[str, Any]:
-        return {**super()._state(), "max_seconds": self.limit_s, "layers": self.layers}
+        own = {"max_seconds": self.limit_s, "layers": self.layers, "languages": self._pen is not None}
+        return {**super()._state(), **own}
 
     def marked(self, example: Example) -> list[tuple[str, bool]]:
         """The path and how much of the recording is heard, and the label, which is the target."""
@@ -155,5 +178,7 @@ def restore_classifier(base: Base, task: ClassifyAudio, folder: Path) -> AudioCl
     state = read_json(folder / STATE_FILE)
     task = task.model_copy(update={"max_seconds": state["max_seconds"], "layers": state["layers"]})
     network = AudioClassifier(base, task, state["labels"], state["class_weights"])
+    if state.get("languages"):
+        network.tell_languages(base)
     network.load_head(folder, state)
     return network

@@ -26,6 +26,7 @@ from migaki.core.cache import Cache
 from migaki.core.parts import Example
 from migaki.core.seeds import derive
 from migaki.core.types import Dataset, Labelled, LabelledMedia, Place, Prediction, Row
+from migaki.models.meanings import WordHead
 
 if TYPE_CHECKING:
     from migaki.models.base import Base
@@ -120,7 +121,7 @@ class Classifier(nn.Module):
         self.normalised = False
         """Whether the head sees features of length sqrt(D), whatever length they have."""
         self.dropout = nn.Dropout(0.0)
-        self.head = nn.Linear(width, len(self.labels))
+        self.head: nn.Linear | WordHead = nn.Linear(width, len(self.labels))
         self.class_weight: torch.Tensor
         self.register_buffer("class_weight", torch.tensor(list(class_weights), dtype=torch.float32), persistent=False)
 
@@ -163,8 +164,12 @@ class Classifier(nn.Module):
         """The row of which only this is kept: its text, or the path of its file, and its label."""
         return Row(place, Labelled(text, label, pair))
 
-    def word_vectors(self, words: Sequence[str]) -> torch.Tensor:
-        """What stands for each label's words among the features, (C, D). Raises RecipeError where the model knows no words."""
+    def answer_by_words(self, base: Base, words: Sequence[str]) -> None:
+        """Tell the labels apart from now on by these words for each alone, of which `base` knows what they mean.
+
+        Raises:
+            RecipeError: some words cannot be used; whether the model knows any at all was asked before.
+        """
         raise NotImplementedError
 
     def mask_id(self) -> int | None:
@@ -302,10 +307,7 @@ class Classifier(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Head and label map; the backbone is saved by the method."""
-        save_file(
-            {"weight": self.head.weight.detach().contiguous(), "bias": self.head.bias.detach().contiguous()},
-            folder / HEAD_FILE,
-        )
+        save_file({n: x.detach().contiguous() for n, x in self.head.state_dict().items()}, folder / HEAD_FILE)
         text = json.dumps(self._state(), ensure_ascii=False, indent=1)
         (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -315,11 +317,16 @@ class Classifier(nn.Module):
             "labels": list(self.labels),
             "class_weights": self.class_weight.tolist(),
             "normalised": self.normalised,
+            "by_words": isinstance(self.head, WordHead),
         }
 
     def load_head(self, folder: Path, state: dict[str, Any]) -> None:
         """The head that `save` wrote, with what it says about itself."""
-        self.head.load_state_dict(load_file(folder / HEAD_FILE))
+        tensors = load_file(folder / HEAD_FILE)
+        if state.get("by_words"):
+            self.head = WordHead(**tensors).to(self.device)
+        else:
+            self.head.load_state_dict(tensors)
         self.normalised = state.get("normalised", False)
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:

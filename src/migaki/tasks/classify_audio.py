@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -56,7 +56,7 @@ class ClassifyAudio(Task):
     one_label: ClassVar[bool] = True
     has_texts: ClassVar[bool] = False
     floor: ClassVar[str] = "spectrum"
-    compared: ClassVar[tuple[str, ...]] = ("spectrum", "retrieve", "probe", "frozen", "lora", "full")
+    compared: ClassVar[tuple[str, ...]] = ("spectrum", "zero_shot", "retrieve", "probe", "frozen", "lora", "full")
 
     def baseline_name(self) -> str:
         return "base, nearest class mean of its frozen features" if self.head == "centroid" else "base, random head"
@@ -70,6 +70,12 @@ class ClassifyAudio(Task):
         from migaki.tasks.audio_classifier import restore_classifier
 
         return restore_classifier(base, self, folder)
+
+    def nameless(self, base: Base, train: Dataset, words: Callable[[str], str]) -> str | None:
+        from migaki.models.languages import cannot_tell
+
+        labels = sorted({row.content.label for row in train.rows})
+        return cannot_tell(base, {label: words(label) for label in labels})
 
     def evaluate(self, predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:
         return classification(predictions, labels, seed)

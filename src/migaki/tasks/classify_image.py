@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -21,7 +21,8 @@ __all__ = ["ClassifyImage"]
 
 
 class ClassifyImage(Task):
-    """A linear head on the features of any image model: ResNet, ViT, DeiT, ConvNeXt, Swin, EfficientNet and others.
+    """A linear head on the features of any image model: ResNet, ViT, DeiT, ConvNeXt, Swin, EfficientNet, the half of CLIP or
+    SigLIP that sees, and others.
 
     Images are prepared as the model's publisher says (preprocessor_config.json). Statistics of batch norms stay as they were
     pretrained.
@@ -50,7 +51,7 @@ class ClassifyImage(Task):
     one_label: ClassVar[bool] = True
     has_texts: ClassVar[bool] = False
     floor: ClassVar[str] = "pixels"
-    compared: ClassVar[tuple[str, ...]] = ("pixels", "retrieve", "probe", "frozen", "lora", "full")
+    compared: ClassVar[tuple[str, ...]] = ("pixels", "zero_shot", "retrieve", "probe", "frozen", "lora", "full")
 
     def baseline_name(self) -> str:
         return "base, nearest class mean of its frozen features" if self.head == "centroid" else "base, random head"
@@ -64,6 +65,16 @@ class ClassifyImage(Task):
         from migaki.tasks.image_classifier import restore_classifier
 
         return restore_classifier(base, self, folder)
+
+    def nameless(self, base: Base, train: Dataset, words: Callable[[str], str]) -> str | None:
+        from migaki.models.meanings import knows_words
+
+        if knows_words(base):
+            return None
+        return (
+            f"{base.reference} sees images and knows no words, so {self.kind} cannot ask it by the names of labels. Take the whole "
+            f"of a model of images and texts (CLIP, SigLIP), or use few_shot, retrieve or probe; the floor is {self.floor}."
+        )
 
     def evaluate(self, predictions: Sequence[Prediction], labels: Sequence[str], seed: int) -> Evaluation:
         return classification(predictions, labels, seed)

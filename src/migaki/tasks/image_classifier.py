@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from migaki.core.errors import DataError, ModelError, Problem, RecipeError
+from migaki.core.errors import DataError, ModelError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, LabelledMedia, Media, Place, Row
 from migaki.data.pixels import Pixels
 from migaki.data.workers import Ahead, at_hand
+from migaki.models.meanings import word_head
 from migaki.models.vision import without_pooler
 from migaki.tasks.classifier import STATE_FILE, Classifier, labels_of_rows, start_head
 from migaki.tasks.image_body import ImageBody, Sight
@@ -153,9 +154,8 @@ class ImageClassifier(Classifier):
     def row_of(self, place: Place, text: str, label: str | None, pair: str | None = None) -> Row:
         return Row(place, LabelledMedia(Media(text, ""), label))
 
-    def word_vectors(self, words: Sequence[str]) -> torch.Tensor:
-        found = "this model sees images and knows no words; use few_shot, probe or retrieve."
-        raise RecipeError([Problem("method.kind", found)])
+    def answer_by_words(self, base: Base, words: Sequence[str]) -> None:
+        self.head = word_head(base, words).to(self.device)
 
     def marked(self, example: Example) -> list[tuple[str, bool]]:
         return [(example.row.content.text, False), (f" -> {self.labels[example.labels[0]]}", True)]

@@ -15,6 +15,7 @@ from migaki.core.errors import DataError, ModelError
 from migaki.core.parts import Example
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
+from migaki.models.meanings import WordHead
 from migaki.tasks.body import Body
 from migaki.tasks.classifier import STATE_FILE, Classifier, labels_of_rows, start_head
 from migaki.tasks.lengths import Overlong, check_truncation
@@ -30,6 +31,8 @@ __all__ = ["TextClassifier", "has_pairs", "new_classifier", "restore_classifier"
 
 _LENGTH_CAP = 512
 _TOKENISED_AT_ONCE = 4096
+_SCALE = 20.0
+"""Of cosine similarities before the softmax, as sentence encoders are trained with (temperature 0.05)."""
 
 
 class TextClassifier(Classifier):
@@ -157,8 +160,9 @@ class TextClassifier(Classifier):
         return super().predict(rows, answers=answers, watch=watch)
 
     @torch.no_grad()
-    def word_vectors(self, words: Sequence[str]) -> torch.Tensor:
-        return self.body.pooled([self.cut(ids) for ids in self.tokenised(words)], self.pooling).float()  # type: ignore[no-any-return]
+    def answer_by_words(self, base: Base, words: Sequence[str]) -> None:
+        vectors_CD = self.body.pooled([self.cut(ids) for ids in self.tokenised(words)], self.pooling)
+        self.head = WordHead.of(vectors_CD, _SCALE)
 
     def mask_id(self) -> int | None:
         """The token that stands for a hidden one, None where the tokenizer has none."""

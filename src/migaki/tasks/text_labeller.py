@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,7 +19,7 @@ from migaki.core.parts import Example
 from migaki.core.seeds import derive
 from migaki.core.store import read_json
 from migaki.core.types import Dataset, Prediction, Row
-from migaki.tasks.classifier import HEAD_FILE, STATE_FILE
+from migaki.tasks.classifier import STATE_FILE
 from migaki.tasks.text_classifier import TextClassifier, has_pairs
 
 if TYPE_CHECKING:
@@ -139,8 +138,7 @@ def restore_labeller(base: Base, task: LabelText, folder: Path) -> TextLabeller:
     state = read_json(folder / STATE_FILE)
     kept = {name: state[name] for name in ("pooling", "prompt", "max_length", "threshold")}
     network = TextLabeller(base, task.model_copy(update=kept), state["labels"], state["class_weights"], state["paired"])
-    network.head.load_state_dict(load_file(folder / HEAD_FILE))
-    network.normalised = state["normalised"]
+    network.load_head(folder, state)
     return network
 
 
