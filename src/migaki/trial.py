@@ -177,6 +177,7 @@ def attempt(
     *,
     replay: Dataset | None = None,
     goes_on: GoesOn | None = None,
+    start: dict[str, float] | None = None,
     keep: bool = False,
     timed: bool = False,
 ) -> Trial:
@@ -189,6 +190,7 @@ def attempt(
         folder: of this attempt alone; one that is handed over as a locked run stays locked.
         replay: general rows that are trained on between those of the task.
         goes_on: asked after each evaluation but the last one; where it says no, the attempt is paused.
+        start: figures of the untrained learner where they are known; where it is empty, they are put into it.
         keep: keep the best weights for `learned`; else they are not kept.
         timed: measure how long an answer takes as well.
     Raises:
@@ -206,7 +208,7 @@ def attempt(
     try:
         sweep(run.path)
         with workers(recipe.training.workers):
-            return _attempt(recipe, train, valid, base, run, monitor, replay, goes_on, keep, timed)
+            return _attempt(recipe, train, valid, base, run, monitor, replay, goes_on, start, keep, timed)
     finally:
         if run is not folder:
             run.unlock()
@@ -221,6 +223,7 @@ def _attempt(
     monitor: Monitor,
     replay: Dataset | None,
     goes_on: GoesOn | None,
+    start: dict[str, float] | None,
     keep: bool,
     timed: bool,
 ) -> Trial:
@@ -245,6 +248,7 @@ def _attempt(
                 seed=recipe.seed,
                 monitor=watch,
                 interrupts=interrupts,
+                start_scores=start,
             )
         except _PausedError:
             return _paused(run, judge, len(train), learner.parameter_counts()[0])

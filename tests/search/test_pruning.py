@@ -7,7 +7,7 @@ import pytest
 from migaki.search.pruning import Halving, Keep, Median, Standing, evaluations_of, pruner_of
 
 
-def trial(number: int, *values: float, n: int = 3, state: str = "running") -> Standing:
+def trial(number: int, *values: float, n: int = 4, state: str = "running") -> Standing:
     """With this figure after each evaluation; losses are the same everywhere."""
     return Standing(number, n, {i: (v, 0.0) for i, v in enumerate(values, 1)}, state)  # type: ignore[arg-type]
 
@@ -27,7 +27,7 @@ def test_the_best_of_two_waits_for_a_third_unless_none_is_to_come():
 
 
 def test_an_equal_metric_is_decided_by_the_loss():
-    trials = [Standing(i, 3, {1: (0.9, -loss)}) for i, loss in enumerate((0.5, 0.2, 0.4))]
+    trials = [Standing(i, 4, {1: (0.9, -loss)}) for i, loss in enumerate((0.5, 0.2, 0.4))]
     assert [Halving().goes_on(t, trials, all_started=False) for t in trials] == [False, True, False]
 
 
@@ -36,6 +36,23 @@ def test_a_halted_trial_is_taken_up_when_it_is_among_the_best_third_of_more():
     trials = [trial(0, 0.7, 0.8), *(trial(i, 0.7 - 0.05 * i, state="waiting") for i in range(1, 6))]
     assert Halving().promoted(trials, all_started=False) == 1
     assert Halving().promoted(trials[:5], all_started=False) is None
+
+
+def test_where_two_rungs_fall_on_one_who_goes_on_is_among_the_best_of_both():
+    # Three evaluations: a ninth and a third of them are the first one. Of nine trials three are the best of the lower rung,
+    # and of these one is the best of the upper one, as of nine evaluations each.
+    few = [trial(i, 0.9 - 0.1 * i, n=3, state="waiting") for i in range(9)]
+    assert [t.number for t in few if Halving().goes_on(t, few, all_started=True)] == [0]
+    # Eight of the nine stood on the upper rung without having passed the lower one: they take no place there.
+    many = [*few[:8], trial(8, 0.95, 0.85, n=6, state="waiting")]
+    assert [t.number for t in many if Halving().goes_on(t, many, all_started=True)] == [0]
+
+
+def test_the_third_of_the_upper_rung_is_of_those_that_passed_the_lower_one():
+    # Six evaluations: rungs at 1 and 2. Of nine trials 0, 1 and 2 passed the first; of these three one passes the second.
+    passed = [trial(i, 0.9 - 0.1 * i, 0.9 - 0.1 * i, n=6) for i in range(3)]
+    trials = [*passed, *(trial(i, 0.5 - 0.05 * (i - 2), n=6, state="waiting") for i in range(3, 9))]
+    assert [t.number for t in passed if Halving().goes_on(t, trials, all_started=False)] == [0]
 
 
 def test_between_rungs_nobody_is_asked():

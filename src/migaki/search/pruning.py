@@ -84,62 +84,75 @@ class Halving:
     halts = True
 
     def rungs(self, trial: Standing) -> list[tuple[int, int]]:
-        """(rung, evaluation at which the trial stands on it), those before the end, each evaluation once.
+        """(rung, evaluation at which the trial stands on it), those before the end. Where evaluations are few, two rungs fall
+        on one, and who goes on is among the best of both.
 
         >>> Halving().rungs(Standing(0, evaluations=9)), Halving().rungs(Standing(0, evaluations=3))
-        ([(0, 1), (1, 3)], [(1, 1)])
+        ([(0, 1), (1, 3)], [(0, 1), (1, 1)])
         """
-        found = {}
-        for rung in range(self._bracket(trial.number), len(_SHARES)):
-            # Where evaluations are few, two rungs fall on one; it counts as the later of them.
-            found[max(1, math.ceil(_SHARES[rung] * trial.evaluations - 1e-9))] = rung
-        return sorted((rung, at) for at, rung in found.items() if at < trial.evaluations)
+        places = [(rung, self._place(rung, trial)) for rung in range(self._bracket(trial.number), len(_SHARES))]
+        return [(rung, at) for rung, at in places if at < trial.evaluations]
 
     def _bracket(self, number: int) -> int:
         return number % self.brackets
 
     def goes_on(self, trial: Standing, all_trials: Sequence[Standing], all_started: bool) -> bool:
-        at = max(trial.figures, default=0)
-        rung = next((rung for rung, place in self.rungs(trial) if place == at), None)
+        rung = self._rung(trial)
         return rung is None or trial.number in self._best(rung, trial.number, all_trials, all_started)
 
     def promoted(self, all_trials: Sequence[Standing], all_started: bool) -> int | None:
         waiting = [t for t in all_trials if t.state == "waiting"]
         for rung in reversed(range(len(_SHARES))):
-            for trial in waiting:
-                at = max(trial.figures)
-                if (rung, at) in self.rungs(trial) and trial.number in self._best(
-                    rung, trial.number, all_trials, all_started
-                ):
+            for trial in (t for t in waiting if self._rung(t) == rung):
+                if trial.number in self._best(rung, trial.number, all_trials, all_started):
                     return trial.number
         return None
 
     def hopeless(self, all_trials: Sequence[Standing], n_trials: int) -> list[int]:
         found = []
         for trial in (t for t in all_trials if t.state == "waiting"):
-            at = max(trial.figures)
-            rung = next(rung for rung, place in self.rungs(trial) if place == at)
-            ranked = self._ranked(rung, trial.number, all_trials)
+            rung = self._rung(trial)
+            assert rung is not None
             # More trials can only push it down.
-            if ranked.index(trial.number) >= max(1, math.ceil(n_trials / _STEEPNESS)):
+            better = [self._ranked(r, trial.number, all_trials).index(trial.number) for r in self._rungs_here(trial)]
+            if any(n >= max(1, math.ceil(n_trials / _STEEPNESS)) for n in better):
                 found.append(trial.number)
         return found
 
+    def _rung(self, trial: Standing) -> int | None:
+        """The highest rung on which the trial stands now."""
+        return max(self._rungs_here(trial), default=None)
+
+    def _rungs_here(self, trial: Standing) -> list[int]:
+        here = max(trial.figures, default=0)
+        return [rung for rung, at in self.rungs(trial) if at == here]
+
     def _best(self, rung: int, number: int, all_trials: Sequence[Standing], all_started: bool) -> list[int]:
         ranked = self._ranked(rung, number, all_trials)
+        first = self._bracket(number)
+        if rung > first:
+            # Who was halted below has no place here, though it may stand on both rungs at once.
+            below = self._best(rung - 1, number, all_trials, all_started)
+            beyond = {t.number for t in all_trials if max(t.figures, default=0) > self._place(rung - 1, t)}
+            ranked = [n for n in ranked if n in below or n in beyond]
         share = len(ranked) / _STEEPNESS
         # While more are to come a third is rounded down; in the end somebody has to go on.
         return ranked[: max(1, math.ceil(share)) if all_started else math.floor(share)]
 
     def _ranked(self, rung: int, number: int, all_trials: Sequence[Standing]) -> list[int]:
         """Numbers of the trials of this bracket that have reached the rung, the best first; of equal ones the earlier."""
-        reached = []
-        for trial in all_trials:
-            at = next((place for r, place in self.rungs(trial) if r == rung), None)
-            if self._bracket(trial.number) == self._bracket(number) and at in trial.figures:
-                assert at is not None
-                reached.append((trial.figures[at], -trial.number))
+        bracket = [t for t in all_trials if self._bracket(t.number) == self._bracket(number)]
+        reached = [
+            (figure, -t.number)
+            for t in bracket
+            if any(r == rung for r, _ in self.rungs(t)) and (figure := t.figures.get(self._place(rung, t))) is not None
+        ]
         return [-minus for _, minus in sorted(reached, reverse=True)]
+
+    @staticmethod
+    def _place(rung: int, trial: Standing) -> int:
+        """The evaluation at which a trial stands on the rung."""
+        return max(1, math.ceil(_SHARES[rung] * trial.evaluations - 1e-9))
 
 
 class Median:

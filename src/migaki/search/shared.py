@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Shared", "check_same_rows", "shape_of"]
 
 
+_OF_STEPS = frozenset({"learning_rate", "epochs", "batch_size", "warmup", "schedule", "weight_decay"})
+"""Settings of training that change what steps do, and nothing of the learner before the first one."""
+
+
 @dataclass
 class Shared:
     """Rows by what the recipe says of the data, weights by what it says of the model."""
@@ -28,6 +32,7 @@ class Shared:
     _splits: dict[str, Splits] = field(default_factory=dict)
     _bases: dict[str, Base] = field(default_factory=dict)
     _replays: dict[str, Dataset] = field(default_factory=dict)
+    _starts: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def splits(self, recipe: Recipe) -> Splits:
         """The same for every recipe with this data section, whatever its seed."""
@@ -56,6 +61,12 @@ class Shared:
                 recipe.data, wanted.rows, wanted.share, self.splits(recipe), recipe.task.content_kind, recipe.seed
             )
         return self._replays[key]
+
+    def start(self, recipe: Recipe) -> dict[str, float]:
+        """Figures of the untrained learner, filled in by the first training that judges it."""
+        parts = recipe.model_dump(mode="json")
+        parts["training"] = {name: value for name, value in parts["training"].items() if name not in _OF_STEPS}
+        return self._starts.setdefault(_key(parts), {})
 
 
 def _key(*parts: Any) -> str:

@@ -235,6 +235,7 @@ class Worker:
             self.monitor,
             replay=self.shared.replay(recipe),
             goes_on=goes_on,
+            start=self.shared.start(recipe),
             timed=self.job.second == "latency",
         )
 

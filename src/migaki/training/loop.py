@@ -121,12 +121,16 @@ def fit(
     seed: int,
     monitor: Monitor | None = None,
     interrupts: Interrupts | None = None,
+    start_scores: dict[str, float] | None = None,
 ) -> History:
     """Train on `train`, judge on `valid`, keep the best, and leave the learner holding it.
 
     The untrained learner is judged too, when first something is judged: where training never beats it, it is what
     stays. A run folder with checkpoints is gone on with, as if nothing had happened in between.
 
+    Args:
+        start_scores: figures of the untrained learner, where another training has judged the very same one; where it is
+            empty, they are put into it.
     Raises:
         NonFiniteError: loss or gradient became NaN or Inf; the step's rows are in `failed_batch.jsonl` of the run, and
             the weights of the last good checkpoint are untouched.
@@ -168,6 +172,7 @@ def fit(
             groups=groups,
             parameters=parameters,
             start=start,
+            start_scores={} if start_scores is None else start_scores,
             anchors=_anchors(start, parameters) if training.l2_sp else {},
             strata=[str(example.row.content.stratum()) for example in train] if training.resample else [],
             learning_rate=learning_rate,
@@ -287,6 +292,8 @@ class _Loop:
     groups: Sequence[ParameterGroup]
     parameters: Mapping[str, torch.nn.Parameter]
     start: Start
+    start_scores: dict[str, float]
+    """Figures of the untrained learner; empty until it was judged."""
     anchors: Mapping[str, torch.Tensor]
     """Where the weights are pulled to; empty where they are not."""
     strata: Sequence[str]
@@ -465,15 +472,18 @@ class _Loop:
     def _evaluate(self) -> None:
         if self.progress.evaluated_step is None:
             with self.start.restored():
-                self._judge(0)
-        self._judge(self.progress.step)
+                self._judge(0, self.start_scores)
+        self._judge(self.progress.step, {})
         self._save()
 
-    def _judge(self, step: int) -> None:
-        """Judge the weights as they are, which are those of `step`; evaluating never changes anything of the training."""
+    def _judge(self, step: int, known: dict[str, float]) -> None:
+        """Judge the weights as they are, which are those of `step`; evaluating never changes anything of the training. Where
+        their figures are not known yet, they are put there."""
         progress, began = self.progress, time.monotonic()
-        self.learner.evaluation_mode()
-        scores = self.judge.scores(self.learner.predict(self.valid, answers=0, watch=self.interrupts.check))
+        if not known:
+            self.learner.evaluation_mode()
+            known.update(self.judge.scores(self.learner.predict(self.valid, answers=0, watch=self.interrupts.check)))
+        scores = dict(known)
         if not math.isfinite(scores["loss"]):
             # Weights can overflow in the last step, where no later loss would tell; and nothing ever beats a NaN.
             remedy = (
