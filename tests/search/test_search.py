@@ -16,6 +16,7 @@ from migaki.search import Found, read_space, search
 from migaki.search.display import Board
 from migaki.search.shared import Shared
 from migaki.training.interrupts import Interrupts
+from migaki.training.monitor import Monitor
 from tiny import LABELS, chat_rows, labelled_rows, write_rows
 
 LORA = "method: {kind: lora, rank: 2}\n"
@@ -218,7 +219,6 @@ def test_a_halted_trial_goes_on_from_its_checkpoint(write, tmp_path):
 
 
 def test_a_paused_attempt_ends_as_if_it_never_was(write, tmp_path, tiny_encoder):
-    from migaki.training.monitor import Monitor
     from migaki.trial import attempt
 
     recipe = Recipe.from_file(
@@ -238,6 +238,31 @@ def test_a_paused_attempt_ends_as_if_it_never_was(write, tmp_path, tiny_encoder)
     assert rest.complete
     assert (rest.scores, rest.reached, rest.gained) == (whole.scores, whole.reached, whole.gained)
     assert rest.evaluations == whole.evaluations == 4
+
+
+def test_the_untrained_learner_is_judged_once_for_all_trials_that_begin_with_it(write, tmp_path, tiny_encoder):
+    from migaki.trial import attempt
+
+    recipe = Recipe.from_file(write(LORA + "training: {epochs: 1, batch_size: 16, learning_rate: 3e-3}\n"))
+    shared = Shared(tmp_path)
+    splits, base, start = shared.splits(recipe), shared.base(recipe), shared.start(recipe)
+    alone = attempt(recipe, splits.train, splits.valid, base, tmp_path / "alone", Monitor())
+    first = attempt(recipe, splits.train, splits.valid, base, tmp_path / "first", Monitor(), start=start)
+    assert start == json.loads((tmp_path / "alone/history.jsonl").read_text().splitlines()[-3])["metrics"]
+    start["loss"] += 1.0  # so that one can tell whether it is judged anew
+    second = attempt(recipe, splits.train, splits.valid, base, tmp_path / "second", Monitor(), start=start)
+    found = [json.loads(line) for line in (tmp_path / "second/history.jsonl").read_text().splitlines()]
+    assert next(line["loss"] for line in found if line["event"] == "evaluation" and line["step"] == 0) == start["loss"]
+    assert alone.reached == first.reached == second.reached
+
+    def changed(**settings: Any) -> Recipe:
+        return recipe.model_copy(update=settings)
+
+    quick = recipe.training.model_copy(update={"learning_rate": 1e-5, "epochs": 2, "warmup": 0.5})
+    assert shared.start(changed(training=quick)) is start
+    assert shared.start(changed(seed=recipe.seed + 1)) is not start
+    weighted = recipe.training.model_copy(update={"label_smoothing": 0.1})
+    assert shared.start(changed(training=weighted)) is not start
 
 
 @pytest.mark.parametrize("pruner", ["none", "hyperband", "median", "patience"])
