@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from migaki.data.splits import labels_of
 from migaki.evaluation.slices import script_of
 from migaki.models import Model, locate
 
-__all__ = ["Candidate", "Choice", "choose", "is_at_hand", "language_of", "rank"]
+__all__ = ["Candidate", "Choice", "choose", "is_at_hand", "language_of", "obstacle", "rank", "reason"]
 
 _CHARACTERS_A_TOKEN = {"ja": 1.6, "en": 4.2}
 """Where no tokenizer is at hand. Measured with those of e5-small on SIB-200 in Japanese and of MiniLM in English."""
 _LATIN_SHARE = 0.5
+_LIGHTER = {"full": "lora", "lora": "frozen", "frozen": "probe"}
+_NAMES = {"ja": "Japanese", "en": "English"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def choose(
     # What makes vectors of texts can also give several labels, or name parts.
     task = "generate" if subject.content_kind == "conversation" else "classify_text"
     known = [card for card in model_cards(cards) if task in card.tasks]
-    splits = subject.data.load(subject.content_kind, subject.recipe.seed if subject.recipe else 0)
+    splits = subject.splits()
     language = language_of([_all_said(row) for row in splits.train.rows])
     work = _work(splits, language, subject)
     import transformers.modeling_utils  # noqa: F401 - a training has it loaded, and its memory counts
@@ -130,9 +132,9 @@ def choose(
         speed = measured_speed(card)
         methods = METHODS if task == "classify_text" else METHODS[1:]
         estimates = tuple(estimate(card, method, work, speed, process_bytes) for method in methods)
-        fits: dict[str, str] = {e.method: _obstacle(e, minutes, memory_bytes) for e in estimates}
+        fits: dict[str, str] = {e.method: obstacle(e, "shorter texts", minutes, memory_bytes) for e in estimates}
         found.append(Candidate(card, is_at_hand(card.reference), estimates, fits, ""))
-    found = [Candidate(c.card, c.at_hand, c.estimates, c.fits, _reason(c, language)) for c in found]
+    found = [replace(candidate, reason=reason(candidate, language)) for candidate in found]
     found.sort(key=lambda c: rank(c, language))
     if probe and subject.content_kind == "labelled":
         from migaki.choosing.probing import probed
@@ -184,11 +186,13 @@ def is_at_hand(reference: str) -> bool:
     return True
 
 
-def _obstacle(found: Estimate, minutes: float, memory_bytes: int) -> str:
+def obstacle(found: Estimate, smaller: str, minutes: float, memory_bytes: int) -> str:
+    """Why a method does not fit and what would help; "" where it fits. `smaller`: what to ask of the rows, if anything."""
     if found.peak_bytes > memory_bytes:
-        lighter = {"full": "lora", "lora": "frozen", "frozen": "probe"}.get(found.method)
-        helped = f"try {lighter}" if lighter else "take a smaller model"
-        return f"needs {found.peak_bytes / 2**30:.1f} of {memory_bytes / 2**30:.1f} GiB: {helped}, shorter texts, or training.batch_size: 8"
+        lighter = _LIGHTER.get(found.method)
+        ways = [f"try {lighter}" if lighter else "take a smaller model", smaller, "or training.batch_size: 8"]
+        helped = ", ".join(way for way in ways if way)
+        return f"needs {found.peak_bytes / 2**30:.1f} of {memory_bytes / 2**30:.1f} GiB: {helped}"
     if found.seconds > 60 * minutes:
         return f"takes {found.seconds / 60:.0f} of {minutes:.0f} minutes: fewer epochs, fewer rows, or a lighter method"
     return ""
@@ -197,7 +201,7 @@ def _obstacle(found: Estimate, minutes: float, memory_bytes: int) -> str:
 def rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
     """By what candidates are sorted: language, fit, at hand, made for the language, ways that fit, size."""
     card = candidate.card
-    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
+    fitting = [name for name, stands in candidate.fits.items() if not stands]
     return (
         not card.speaks(language),
         not fitting,
@@ -209,11 +213,12 @@ def rank(candidate: Candidate, language: str) -> tuple[Any, ...]:
     )
 
 
-def _reason(candidate: Candidate, language: str) -> str:
-    card = candidate.card
-    names = {"ja": "Japanese", "en": "English"}
-    words = [f"speaks {names[language]}" if card.speaks(language) else f"does not speak {names[language]}"]
-    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
+def reason(candidate: Candidate, language: str, able: str = "speak") -> str:
+    """Why a candidate stands where it does; `able`: what it can or cannot do in the language."""
+    card, words = candidate.card, []
+    if language in _NAMES:
+        words.append(f"{able}s {_NAMES[language]}" if card.speaks(language) else f"does not {able} {_NAMES[language]}")
+    fitting = [name for name, stands in candidate.fits.items() if not stands]
     words.append(f"fits by {', '.join(fitting)}" if fitting else "does not fit")
     words.append(
         "at hand" if candidate.at_hand else "to be fetched" if card.reference.startswith("bundled:") else "from the hub"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from migaki.audit.look import Subject
-from migaki.choosing.choose import Candidate, Choice, is_at_hand, language_of, rank
-from migaki.choosing.estimate import METHODS, Estimate
+from migaki.choosing.choose import Candidate, Choice, is_at_hand, language_of, obstacle, rank, reason
+from migaki.choosing.estimate import METHODS
 from migaki.choosing.media import MEDIA, estimate_media, known_for, media_work
 from migaki.core.errors import UsageError
 from migaki.core.types import Splits
 
 __all__ = ["choose_media"]
 
-_LIGHTER = {"full": "lora", "lora": "frozen", "frozen": "probe"}
 _SMALLER = {"classify_image": "a smaller task.size", "classify_audio": "shorter recordings", "transcribe": ""}
-_SPOKEN = {"ja": "Japanese", "en": "English"}
 
 
 def choose_media(
@@ -31,7 +30,7 @@ def choose_media(
     task = MEDIA[subject.content_kind]
     if probe:
         raise UsageError(f"--probe measures models of texts. For {task} train by method: probe, which takes no longer.")
-    splits = subject.data.load(subject.content_kind, subject.recipe.seed if subject.recipe else 0)
+    splits = subject.splits()
     language = _language(splits)
     work = media_work(splits, language, subject)
     import transformers.modeling_utils  # noqa: F401 - a training has it loaded, and its memory counts
@@ -45,9 +44,9 @@ def choose_media(
     found = []
     for card in known_for(task):
         estimates = estimate_media(card, work, measured_rate(card.family), process_bytes, methods)
-        fits: dict[str, str] = {e.method: _obstacle(e, task, minutes, memory_bytes) for e in estimates}
+        fits: dict[str, str] = {e.method: obstacle(e, _SMALLER[task], minutes, memory_bytes) for e in estimates}
         candidate = Candidate(card, is_at_hand(card.reference), estimates, fits, "")
-        found.append(Candidate(card, candidate.at_hand, estimates, fits, _reason(candidate, language)))
+        found.append(replace(candidate, reason=reason(candidate, language, "write")))
     found.sort(key=lambda candidate: rank(candidate, language))
     return Choice(language, tuple(found), minutes, memory_bytes)
 
@@ -56,26 +55,3 @@ def _language(splits: Splits) -> str:
     """Of the transcripts; `any` where there are none."""
     said = [text for row in splits.train.rows if (text := getattr(row.content, "transcript", None))]
     return language_of(said) if said else "any"
-
-
-def _obstacle(found: Estimate, task: str, minutes: float, memory_bytes: int) -> str:
-    if found.peak_bytes > memory_bytes:
-        lighter = _LIGHTER.get(found.method)
-        ways = [f"try {lighter}" if lighter else "take a smaller model", _SMALLER[task], "training.batch_size: 8"]
-        helped = ", ".join(way for way in ways if way)
-        return f"needs {found.peak_bytes / 2**30:.1f} of {memory_bytes / 2**30:.1f} GiB: {helped}"
-    if found.seconds > 60 * minutes:
-        return f"takes {found.seconds / 60:.0f} of {minutes:.0f} minutes: fewer epochs, fewer rows, or a lighter method"
-    return ""
-
-
-def _reason(candidate: Candidate, language: str) -> str:
-    card, words = candidate.card, []
-    if language in _SPOKEN:
-        words.append(f"{'writes' if card.speaks(language) else 'does not write'} {_SPOKEN[language]}")
-    fitting = [name for name, obstacle in candidate.fits.items() if not obstacle]
-    words.append(f"fits by {', '.join(fitting)}" if fitting else "does not fit")
-    words.append(
-        "at hand" if candidate.at_hand else "to be fetched" if card.reference.startswith("bundled:") else "from the hub"
-    )
-    return "; ".join(words)
