@@ -127,16 +127,17 @@ def measured(planted: Planted, model: str | None) -> dict[str, tuple[float, floa
 
 
 def encodings(rows: Rows) -> tuple[float, float]:
-    """Files in three encodings: how many are read (the others are refused by name), and how many of those read are right."""
+    """Files in three encodings: how many are read, or refused with theirs among those that are possible; and how many of
+    those that are read are right."""
     text = "\n".join(row["text"] for row in rows)
-    right = []
+    named, right = [], []
     for name in ENCODINGS:
         content = text.encode(name, "ignore")
         try:
             right.append(decode(content, name)[0] == content.decode(name))
-        except DataError:
-            continue
-    return len(right) / len(ENCODINGS), sum(right) / max(len(right), 1)
+        except DataError as error:
+            named.append(f"' as {name}" in str(error))
+    return (len(right) + sum(named)) / len(ENCODINGS), sum(right) / max(len(right), 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

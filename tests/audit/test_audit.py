@@ -65,7 +65,7 @@ def test_planted_faults_are_found_with_the_recall_and_precision_that_is_promised
     assert found["near copies in train and test"][0] == 1.0
     assert found["personal data"] == (1.0, 1.0)
     assert found["labels spelt in two ways"] == (1.0, 1.0)
-    assert found["encodings"][1] == 1.0
+    assert found["encodings"] == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
