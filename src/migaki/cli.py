@@ -14,6 +14,7 @@ from migaki.core.errors import DamagedError, MigakiError, UsageError
 
 if TYPE_CHECKING:
     from migaki.audit.look import Subject
+    from migaki.choosing import Candidate
     from migaki.core.store import RunFolder
     from migaki.core.types import Evaluation
     from migaki.data.gathered import Gathered
@@ -782,14 +783,18 @@ def _choose(arguments: argparse.Namespace) -> None:
     shown = [
         c for c in found.candidates if arguments.all or (c.card.speaks(found.language) and not all(c.fits.values()))
     ]
+    above: Candidate | None = None
     for candidate in shown:
         card = candidate.card
         print(f"\n{card.reference}  {card.title}, {count_text(card.parameters)} parameters, {card.licence}")
         print(f"  {candidate.reason}")
         if candidate.probed:
+            alike = above is not None and above.probed and above.probed["group"] == candidate.probed["group"]
             print(
                 f"  frozen features reach {_interval_text(candidate.probed)} (unseen fifths of {candidate.probed['n']:.0f} rows)"
+                + (f"; not to be told apart from {above.card.reference}" if alike and above else "")
             )
+        above = candidate
         for one in candidate.estimates:
             stands = f"; {candidate.fits[one.method]}" if candidate.fits[one.method] else ""
             print(f"  {one.method:7} about {seconds_text(one.seconds)}, {bytes_text(one.peak_bytes)}{stands}")

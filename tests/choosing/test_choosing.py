@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from migaki.audit.look import subject_of
-from migaki.choosing import ModelCard, choose, model_cards
+from migaki.choosing import Candidate, ModelCard, choose, model_cards
 from migaki.choosing.choose import language_of
 from migaki.choosing.estimate import Work, estimate, trained_parameters
-from migaki.choosing.probing import sample
+from migaki.choosing.probing import probed, sample
 from migaki.choosing.speed import Fit, Pass, Speed, measured_speed
 from migaki.choosing.stand_in import StandIn
 from migaki.cli import main
 from migaki.core.errors import UsageError
-from migaki.core.types import Labelled, Place, Row
+from migaki.core.types import Dataset, Labelled, Place, Row, Splits
 from tiny import labelled_rows
 
 CARDS = {card.reference: card for card in model_cards()}
@@ -291,6 +291,21 @@ def test_a_probe_orders_the_models_at_hand_by_what_their_features_reach(tmp_path
     assert (
         found.candidates[0].probed["low"] <= found.candidates[0].probed["value"] <= found.candidates[0].probed["high"]
     )
+
+
+def test_models_that_a_probe_cannot_tell_apart_are_one_group(monkeypatch):
+    """90, 88 and 60 of 100 rows: 2 of 2 differing rows are chance, 30 of 30 are not."""
+    hits = {"a": [1.0] * 60 + [0.0] * 40, "b": [1.0] * 90 + [0.0] * 10, "c": [1.0] * 88 + [0.0] * 12}
+    monkeypatch.setattr("migaki.choosing.probing._hits", lambda candidate, rows: hits[candidate.card.reference])
+    monkeypatch.setattr("migaki.choosing.probing.sample", lambda rows, n: rows)
+    some = [
+        Candidate(shrunk(CARDS["bundled:minilm"], reference=name), name != "d", (), {}, "")
+        for name in ("d", "a", "b", "c")
+    ]
+    empty = Dataset("train", ())
+    found = probed(some, Splits(empty, empty, empty))
+    assert [c.card.reference for c in found] == ["b", "c", "a", "d"]
+    assert [c.probed and (c.probed["value"], c.probed["group"]) for c in found] == [(0.9, 1), (0.88, 1), (0.6, 2), None]
 
 
 def test_a_sample_keeps_the_share_of_each_label_and_at_least_two_rows():

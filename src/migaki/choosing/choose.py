@@ -40,7 +40,8 @@ class Candidate:
     """Of each method: "" where it fits into memory and time, else what stands in the way and what would help."""
     reason: str
     probed: Mapping[str, float] | None = None
-    """Accuracy of a classifier on its frozen features, with its interval, where that was asked for."""
+    """Accuracy of a classifier on its frozen features, with its interval, where that was asked for; and the number of its
+    group, in which no model is beyond chance worse than the best one."""
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -14,6 +14,7 @@ import numpy as np
 
 from migaki.core.seeds import derive
 from migaki.core.types import Dataset, Row, Splits
+from migaki.evaluation.comparison import Outcomes, groups
 from migaki.evaluation.intervals import proportion
 from migaki.evaluation.suspicion import out_of_fold
 from migaki.models import Model
@@ -30,10 +31,19 @@ _ROWS = 1000
 
 
 def probed(candidates: Sequence[Candidate], splits: Splits) -> list[Candidate]:
-    """The candidates with the accuracy of those at hand, which come first, the best one before the others."""
+    """The candidates with the accuracy of those at hand, which come first, the best one before the others; those that cannot
+    be told apart are one group."""
     rows = sample(splits.train.rows, _ROWS)
-    found = [replace(c, probed=_accuracy(c, rows)) if c.at_hand else c for c in candidates]
-    return sorted(found, key=lambda c: -(c.probed or {"value": -1.0})["value"])
+    hits = {c.card.reference: hit_N for c in candidates if c.at_hand and (hit_N := _hits(c, rows)) is not None}
+    told = groups({name: Outcomes.of([hit_N], [1.0] * len(hit_N)) for name, hit_N in hits.items()}, "max", 0)
+    group = {name: number for number, names in enumerate(told, 1) for name in names}
+    found = [
+        replace(c, probed={**_measure(hits[c.card.reference]), "group": group[c.card.reference]})
+        if c.card.reference in hits
+        else c
+        for c in candidates
+    ]
+    return sorted(found, key=lambda c: -c.probed["value"] if c.probed else 1.0)
 
 
 def sample(rows: Sequence[Row], n: int) -> list[Row]:
@@ -49,8 +59,8 @@ def sample(rows: Sequence[Row], n: int) -> list[Row]:
     return chosen
 
 
-def _accuracy(candidate: Candidate, rows: Sequence[Row]) -> dict[str, float] | None:
-    """Of predictions for rows that the classifier has not seen, in five parts."""
+def _hits(candidate: Candidate, rows: Sequence[Row]) -> list[float] | None:
+    """Whether each row is told right by a classifier that has not seen it, in five parts; None where there are no features."""
     train = Dataset("train", tuple(rows))
     recipe = Recipe(
         task="classify_text",
@@ -65,5 +75,8 @@ def _accuracy(candidate: Candidate, rows: Sequence[Row]) -> dict[str, float] | N
     label_N = np.array([labels.index(row.content.label) for row in rows])
     p_NC = out_of_fold(features_ND, label_N, [row.content.key() for row in rows], 0)
     judged_N = ~np.isnan(p_NC).any(1)
-    right = int((p_NC[judged_N].argmax(1) == label_N[judged_N]).sum())
-    return {name: float(value) for name, value in proportion(right, int(judged_N.sum())).as_json().items()}
+    return [float(hit) for hit in p_NC[judged_N].argmax(1) == label_N[judged_N]]
+
+
+def _measure(hits: Sequence[float]) -> dict[str, float]:
+    return {name: float(value) for name, value in proportion(int(sum(hits)), len(hits)).as_json().items()}
