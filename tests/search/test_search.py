@@ -357,7 +357,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_ends_alike(write, tmp_p
     def stopping(self: Any, *rest: Any) -> None:
         check(self, *rest)
         asked.append(1)
-        if len(asked) % 60 == 0:
+        if len(asked) % 40 == 0:
             raise StoppedError(2)
 
     stops = 0

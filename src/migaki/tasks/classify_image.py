@@ -21,9 +21,9 @@ __all__ = ["ClassifyImage"]
 
 
 class ClassifyImage(Task):
-    """A linear head on the features of any image model: ResNet, ViT, DeiT, ConvNeXt, Swin, EfficientNet, the half of CLIP or
-    SigLIP that sees, and others.
+    """A linear head on the features of any image model: ResNet, ViT, ConvNeXt, Swin, EfficientNet, CLIP, SigLIP and others.
 
+    Of models that also read, the half that sees is taken.
     Images are prepared as the model's publisher says (preprocessor_config.json). Statistics of batch norms stay as they were
     pretrained.
     """
