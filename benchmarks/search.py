@@ -115,6 +115,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--peer-trials", type=int, default=TRIALS, help=f"migaki always has {TRIALS}")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=sorted({1, _cores()}), help="of the peer, each in turn"
+    )
     parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument("--side", choices=["migaki"], help=argparse.SUPPRESS)
     parser.add_argument("--runs", type=Path, help=argparse.SUPPRESS)
@@ -126,7 +129,7 @@ def main() -> int:
     (work / "runs").mkdir()
     encoder = models_of()["encoder"]
     speeds = [calibrate()]
-    peers = {n: Peer(data, work / f"study-{n}.db", encoder, n) for n in sorted({1, _cores()})}
+    peers = {n: Peer(data, work / f"study-{n}.db", encoder, n) for n in arguments.processes}
 
     def half_of(peers: Iterable[Peer]) -> None:
         for peer in peers:
