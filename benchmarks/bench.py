@@ -85,8 +85,8 @@ def run(side: str, work: str, variant: str, folder: Path, steps: int, models: di
 def models_of() -> dict[str, str]:
     """Folders of the bundled models, as migaki itself finds and converts them."""
     code = (
-        "import json\nfrom migaki.models import Model, hashed, locate\n"
-        "e,d=(hashed(locate(Model(reference='bundled:'+n))) for n in ('minilm','smollm2'))\n"
+        "import json\nfrom migaki.models import Model, locate\nfrom migaki.models.base import unpacked\n"
+        "e,d=(unpacked(locate(Model(reference='bundled:'+n))) for n in ('minilm','smollm2'))\n"
         "print(json.dumps({'encoder':str(e.folder),'decoder':str(d.folder)}))"
     )
     done = subprocess.run([OURS, "-c", code], capture_output=True, text=True, check=True)

@@ -65,7 +65,8 @@ def write_images(folder: Path) -> dict[str, str]:
     from sklearn.datasets import load_digits
     from transformers import AutoModel, ConvNextImageProcessor, ResNetConfig, ViTConfig, ViTImageProcessor
 
-    from migaki.models import Model, hashed, locate
+    from migaki.models import Model, locate
+    from migaki.models.base import unpacked
 
     digits = load_digits()
     for number in range(IMAGES + TEST_IMAGES):
@@ -85,7 +86,7 @@ def write_images(folder: Path) -> dict[str, str]:
         _settle(model)
         model.save_pretrained(folder / name)
         processor.save_pretrained(folder / name)
-    lite = hashed(locate(Model(reference="bundled:efficientnet-lite0")))
+    lite = unpacked(locate(Model(reference="bundled:efficientnet-lite0")))
     return {"resnet50": str(folder / "resnet50"), "vit": str(folder / "vit"), "lite0": str(lite.folder)}
 
 

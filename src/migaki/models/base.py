@@ -32,7 +32,7 @@ from migaki.models.meanings import READS
 from migaki.models.merges import mend_merges
 from migaki.models.reference import Located, check_folder, has_tokenizer, hashed
 
-__all__ = ["Base", "best_device", "load_base", "quiet_transformers"]
+__all__ = ["Base", "best_device", "load_base", "quiet_transformers", "unpacked"]
 
 _UNLIMITED = 10**6
 """Tokenizers without a limit store 1e30; anything above this counts as none."""
@@ -83,6 +83,19 @@ def quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def unpacked(located: Located) -> Weights:
+    """The weights in Hugging Face layout; a packed file is converted on first use and found in the cache afterwards.
+
+    Raises:
+        ModelError: a packed file cannot be read, or is not the known one.
+    """
+    weights = hashed(located)
+    if weights is None:
+        assert located.packed is not None
+        weights = keep_conversion(located.packed, _converter(located))
+    return weights
+
+
 def load_base(located: Located, role: Role, weights: Weights | None = None) -> Base:
     """Float32 weights and tokenizer or processor; a packed file is converted on first use and loaded from the cache afterwards.
 
@@ -94,10 +107,7 @@ def load_base(located: Located, role: Role, weights: Weights | None = None) -> B
         ModelError: the architecture is unknown, the weights do not fit it, or it is not of the wanted role.
     """
     quiet_transformers()
-    weights = weights or hashed(located)
-    if weights is None:
-        assert located.packed is not None
-        weights = keep_conversion(located.packed, _converter(located))
+    weights = weights or unpacked(located)
     folder = weights.folder
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

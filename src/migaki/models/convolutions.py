@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["Limits", "normed"]
+__all__ = ["Limits", "mean_of_places", "normed"]
 
 Limits = tuple[float, float] | None
 """Between which what goes out is held: (0, inf) is ReLU, (0, 6) is ReLU6; None: not at all."""
@@ -52,6 +52,11 @@ def normed(convolution: Any, norm: Any, x_BIHW: torch.Tensor, limits: Limits = N
         limits,
         torch.get_autocast_dtype(x_BIHW.device.type) if narrow else x_BIHW.dtype,
     )
+
+
+def mean_of_places(h_BCHW: torch.Tensor) -> torch.Tensor:
+    """(B, C). Neither way needs a copy of the picture in another format or layout, as `mean` does in bfloat16."""
+    return h_BCHW.sum((2, 3)) / (h_BCHW.shape[2] * h_BCHW.shape[3])
 
 
 def _still(norm: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -138,7 +143,11 @@ class _Normed(torch.autograd.Function):
         x, w, y = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad[:3]
         with torch.autocast(x.device.type, enabled=False):
-            dy = grads[0].to(x.dtype)
+            # Laid out as what went out: where two tensors differ in that, torch goes over them one number at a time.
+            like = x if y is None else y
+            last = like.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            dy = grads[0].to(x.dtype).contiguous(memory_format=layout)
             if ctx.limits is not None:
                 dy = torch.ops.aten.hardtanh_backward(dy, y, *ctx.limits)
             dx, dw = _gradients(dy, x, w, ctx.shape, of_x, of_w)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from migaki.models.convolutions import normed
+from migaki.models.convolutions import mean_of_places, normed
 
 __all__ = ["LITE0", "EfficientNetLiteConfig", "EfficientNetLiteModel"]
 
@@ -116,7 +116,7 @@ class EfficientNetLiteModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         for block in self.blocks:
             h_BCHW = block(h_BCHW)
         h_BCHW = self.end(h_BCHW)
-        pooled_BC: Any = h_BCHW.mean((2, 3))
+        pooled_BC: Any = mean_of_places(h_BCHW)
         last: Any = h_BCHW
         return BaseModelOutputWithPooling(last_hidden_state=last, pooler_output=pooled_BC)
 

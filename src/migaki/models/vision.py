@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from migaki.core.errors import ModelError
-from migaki.models.convolutions import normed
+from migaki.models.convolutions import mean_of_places, normed
 from migaki.models.flat import attention, seen_by_one
 
 __all__ = ["Eye", "eye_of", "features_of", "without_pooler"]
@@ -72,7 +72,7 @@ def features_of(model: Any, pixels_BCHW: torch.Tensor) -> torch.Tensor:
                 f"A model of type {model.config.model_type} gives no features of an image. Use one of "
                 f"{', '.join(sorted(_FAMILIES))}, or another image model of transformers."
             )
-        pooled = last.mean((2, 3)) if last.ndim == 4 else last.mean(1)
+        pooled = mean_of_places(last) if last.ndim == 4 else last.mean(1)
     features_BD: torch.Tensor = pooled.flatten(1)
     return features_BD
 
@@ -183,7 +183,7 @@ def _resnet(model: Any, size: Sequence[int]) -> Eye:
         behind=[],
         begin=lambda pixels_BCHW: stem.pooler(_convolved(stem.embedder, pixels_BCHW)),
         steps=[_residual(layer) for layer in layers],
-        end=lambda h_BCHW: model.pooler(h_BCHW).flatten(1),
+        end=mean_of_places,
     )
 
 
@@ -224,7 +224,7 @@ def _convnext(model: Any, size: Sequence[int]) -> Eye:
         behind=[model.layernorm],
         begin=model.embeddings,
         steps=blocks,
-        end=lambda h_BCHW: model.layernorm(h_BCHW.mean((-2, -1))),
+        end=lambda h_BCHW: model.layernorm(mean_of_places(h_BCHW)),
     )
 
 
@@ -260,7 +260,7 @@ def _lite(model: Any, size: Sequence[int]) -> Eye:
         behind=[model.top, model.top_norm],
         begin=model.begin,
         steps=list(model.blocks),
-        end=lambda h_BCHW: model.end(h_BCHW).mean((2, 3)),
+        end=lambda h_BCHW: mean_of_places(model.end(h_BCHW)),
     )
 
 
