@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import numpy as np
@@ -24,6 +25,9 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=derive(seed, *names)))
 
 
+@functools.lru_cache(maxsize=2)  # every step asks for that of its epoch; who reads ahead, for that of the next one
 def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which epoch `epoch` visits n rows; (n,) int64."""
-    return generator(seed, "order", epoch).permutation(n)
+    """The order in which epoch `epoch` visits n rows; (n,) int64, read-only."""
+    order_N = generator(seed, "order", epoch).permutation(n)
+    order_N.setflags(write=False)
+    return order_N
