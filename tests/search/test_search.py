@@ -218,6 +218,28 @@ def test_a_halted_trial_goes_on_from_its_checkpoint(write, tmp_path):
     assert all(t["share"] == pytest.approx(1 / 3) for t in early)
 
 
+# 75 rows train and 30 validate: an evaluation costs as much as 12 rows of training, so there have to be 48 rows between two of
+# them and an epoch has room for one. 93 rows and 12: 4.8 and 19.2, room for four, of which a ninth of three epochs needs three.
+@pytest.mark.parametrize(
+    ("valid", "settings", "looks"),
+    [
+        (0.2, ["training.learning_rate={log: [1e-4, 1e-2]}"], 1),
+        (0.08, ["training.learning_rate={log: [1e-4, 1e-2]}"], 3),
+        (0.08, ["training.epochs={int: [2, 5]}"], 2),  # 9 evaluations of 5 epochs are 2 in each
+        (0.08, ["training.epochs={int: [2, 9]}"], 1),
+        (0.08, ["training.evaluations_per_epoch=1"], 1),  # as the user says
+        (0.08, ["training.early_stopping=2"], 1),  # counts evaluations, so they stay as they are
+    ],
+)
+def test_trials_stand_on_their_first_rung_before_an_epoch_where_that_is_cheap(write, tmp_path, valid, settings, looks):
+    space = read_space(write(LORA + "training: {epochs: 3, batch_size: 16}\n"), [f"data.valid={valid}", *settings])
+    found = search(space, tmp_path / "runs", trials=3, board_for=quiet, seeds=1)
+    chosen = Recipe.from_file(found.recipe).training
+    assert chosen.evaluations_per_epoch == looks
+    if looks == 3:
+        assert min(trial["share"] for trial in found.facts["trials"]) == pytest.approx(1 / 9)
+
+
 def test_a_paused_attempt_ends_as_if_it_never_was(write, tmp_path, tiny_encoder):
     from migaki.trial import attempt
 

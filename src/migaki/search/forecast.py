@@ -17,10 +17,10 @@ from migaki.search.shared import Shared
 from migaki.training.monitor import Monitor
 from migaki.trial import attempt
 
-__all__ = ["Pace", "forecast_text", "measured_pace"]
+__all__ = ["JUDGING", "Pace", "forecast_text", "measured_pace"]
 
 _STEPS = 4
-_JUDGING = 0.4
+JUDGING = 0.4
 """What judging a row costs, of what training on it does: the way forward alone is about a third."""
 _SHARES = {"none": 1.0, "patience": 0.9, "median": 0.75, "halving": 0.56, "hyperband": 0.7}
 """Of whole trainings, what a pruner leaves: of three trials at a third of their steps one goes on to the end."""
@@ -42,7 +42,7 @@ class Pace:
             return self.begin_s
         training = recipe.training
         steps = min(-(-train // training.batch_size) * training.epochs, training.max_steps or 10**12)
-        return self.begin_s + steps * self.step_s + _JUDGING * self.row_s * valid * (evaluations + 1)
+        return self.begin_s + steps * self.step_s + JUDGING * self.row_s * valid * (evaluations + 1)
 
 
 class _EnoughError(Exception):

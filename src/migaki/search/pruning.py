@@ -10,14 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-__all__ = ["PRUNERS", "Figure", "Halving", "Keep", "Median", "Pruner", "Standing", "evaluations_of", "pruner_of"]
+__all__ = [
+    "PRUNERS",
+    "SHARES",
+    "Figure",
+    "Halving",
+    "Keep",
+    "Median",
+    "Pruner",
+    "Standing",
+    "evaluations_of",
+    "pruner_of",
+]
 
 Figure = tuple[float, float]
 State = Literal["running", "waiting", "finished", "stopped", "failed"]
 
 _STEEPNESS = 3
 """Of so many trials one goes on (eta)."""
-_SHARES = (1 / 9, 1 / 3)
+SHARES = (1 / 9, 1 / 3)
+"""Of a whole training, where the rungs are."""
 _FEWEST = 4
 
 
@@ -90,7 +102,7 @@ class Halving:
         >>> Halving().rungs(Standing(0, evaluations=9)), Halving().rungs(Standing(0, evaluations=3))
         ([(0, 1), (1, 3)], [(0, 1), (1, 1)])
         """
-        places = [(rung, self._place(rung, trial)) for rung in range(self._bracket(trial.number), len(_SHARES))]
+        places = [(rung, self._place(rung, trial)) for rung in range(self._bracket(trial.number), len(SHARES))]
         return [(rung, at) for rung, at in places if at < trial.evaluations]
 
     def _bracket(self, number: int) -> int:
@@ -102,7 +114,7 @@ class Halving:
 
     def promoted(self, all_trials: Sequence[Standing], all_started: bool) -> int | None:
         waiting = [t for t in all_trials if t.state == "waiting"]
-        for rung in reversed(range(len(_SHARES))):
+        for rung in reversed(range(len(SHARES))):
             for trial in (t for t in waiting if self._rung(t) == rung):
                 if trial.number in self._best(rung, trial.number, all_trials, all_started):
                     return trial.number
@@ -152,7 +164,7 @@ class Halving:
     @staticmethod
     def _place(rung: int, trial: Standing) -> int:
         """The evaluation at which a trial stands on the rung."""
-        return max(1, math.ceil(_SHARES[rung] * trial.evaluations - 1e-9))
+        return max(1, math.ceil(SHARES[rung] * trial.evaluations - 1e-9))
 
 
 class Median:

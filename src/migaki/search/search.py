@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,17 +14,18 @@ from typing import Any, Literal
 
 from migaki.core.errors import Problem, RecipeError, UsageError
 from migaki.core.store import remove, write_file
+from migaki.core.types import Splits
 from migaki.recipe import Recipe
 from migaki.search.analysis import importance_of, pareto_front, plateaus_of, seed_noise
 from migaki.search.display import Board
 from migaki.search.display import board_for as _board_for
 from migaki.search.finals import DEFAULT, Ending, ending, plan_of, ranked
 from migaki.search.first import First, first_trials
-from migaki.search.forecast import forecast_text, measured_pace
+from migaki.search.forecast import JUDGING, forecast_text, measured_pace
 from migaki.search.job import SECONDS, Job, natural
 from migaki.search.ledger import Entry
 from migaki.search.processes import prepare_workers, run_workers
-from migaki.search.pruning import PRUNERS
+from migaki.search.pruning import PRUNERS, SHARES, pruner_of
 from migaki.search.samplers import SAMPLERS
 from migaki.search.shared import Shared, check_same_rows, shape_of
 from migaki.search.space import Space
@@ -35,7 +37,7 @@ __all__ = ["Found", "search"]
 _TRIALS, _MOST_TRIALS = 20, 200
 _CANDIDATES = 3
 _PATIENCE = 2
-_BATCH = "training.batch_size"
+_BATCH, _LOOKS = "training.batch_size", "training.evaluations_per_epoch"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def search(
         space = _method_space(space, shape)
     pruner = pruner or _usual_pruner(space, sampler, second)
     if pruner == "patience":
-        space = _with_patience(space)
+        space = _with_training(space, "early_stopping", _PATIENCE)
+    if pruner_of(pruner).halts:
+        space = _with_training(space, "evaluations_per_epoch", _looks_an_epoch(space, splits))
     space.check()
     _check_values(space, shared)
     firsts = [First(s, "grid") for s in space.grid()] if sampler == "grid" else first_trials(space, shape)
@@ -179,13 +183,26 @@ def _usual_pruner(space: Space, sampler: str, second: str | None) -> str:
     return "halving" if space.default.method.takes_steps and sampler != "grid" and not second else "none"
 
 
-def _with_patience(space: Space) -> Space:
-    if "training.early_stopping" in space.ranges or space.default.training.early_stopping:
+def _with_training(space: Space, setting: str, value: int) -> Space:
+    """The setting of every training, unless the recipe says one or names values for it."""
+    said = space.values.get("training", {})
+    if f"training.{setting}" in space.ranges or setting in said:
         return space
-    training = {**space.values.get("training", {}), "early_stopping": _PATIENCE}
-    changed = space.default.training.model_copy(update={"early_stopping": _PATIENCE})
-    default = space.default.model_copy(update={"training": changed})
-    return replace(space, values={**space.values, "training": training}, default=default)
+    default = space.default.model_copy(update={"training": space.default.training.model_copy(update={setting: value})})
+    return replace(space, values={**space.values, "training": {**said, setting: value}}, default=default)
+
+
+def _looks_an_epoch(space: Space, splits: Splits) -> int:
+    """Validations in an epoch, so many that trials stand on their first rung where it is meant to be and not as late as at the
+    end of an epoch; but each costs at most a quarter of the steps before it. Where training stops after some validations
+    without a better one, they stay as far apart as they were."""
+    training = space.default.training
+    if training.early_stopping or "training.early_stopping" in space.ranges:
+        return training.evaluations_per_epoch
+    of_epochs = space.ranges.get("training.epochs")
+    epochs = max([training.epochs, *(int(end) for end in (of_epochs.ends() if of_epochs else ()))])
+    affordable = len(splits.train) / (4 * JUDGING * max(1, len(splits.valid)))
+    return max(training.evaluations_per_epoch, min(math.ceil(1 / SHARES[0] / epochs), int(affordable)))
 
 
 def _check_values(space: Space, shared: Shared) -> None:
@@ -248,6 +265,9 @@ def _say_before(board: Board, job: Job, train: int, valid: int) -> None:
         board.note(
             f"  {_BATCH} stays {default.training.batch_size}: rows computed at once follow from the memory, not from a search"
         )
+    looks = default.training.evaluations_per_epoch
+    if pruner_of(job.pruner).halts and looks > 1:
+        board.note(f"  {_LOOKS} is {looks}, so that trials are halted before they have cost much")
     finals = job.seeds * (job.candidates + 1)
     board.note("forecast: " + forecast_text(job.limit, job.whole_s, job.pruner, finals, job.workers))
     if job.deadline_s is not None:
