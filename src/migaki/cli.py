@@ -764,7 +764,9 @@ def _add_choose(verbs: Any) -> None:
         "--cards", metavar="PATH", type=Path, help="a YAML file, or a folder of them, with cards of your own models"
     )
     choose.add_argument(
-        "--probe", action="store_true", help="measure frozen features of the models at hand, about a minute"
+        "--probe",
+        action="store_true",
+        help="measure frozen features of the models at hand, at most about a minute each",
     )
     choose.add_argument("--all", action="store_true", help="also those that do not fit or do not speak the language")
 

@@ -10,7 +10,7 @@ import pytest
 from migaki.audit.look import subject_of
 from migaki.choosing import Candidate, ModelCard, choose, model_cards
 from migaki.choosing.choose import language_of
-from migaki.choosing.estimate import Work, estimate, trained_parameters
+from migaki.choosing.estimate import Estimate, Work, estimate, trained_parameters
 from migaki.choosing.probing import probed, sample
 from migaki.choosing.speed import Fit, Pass, Speed, measured_speed
 from migaki.choosing.stand_in import StandIn
@@ -306,6 +306,20 @@ def test_models_that_a_probe_cannot_tell_apart_are_one_group(monkeypatch):
     found = probed(some, Splits(empty, empty, empty))
     assert [c.card.reference for c in found] == ["b", "c", "a", "d"]
     assert [c.probed and (c.probed["value"], c.probed["group"]) for c in found] == [(0.9, 1), (0.88, 1), (0.6, 2), None]
+
+
+@pytest.mark.parametrize(("probe_s", "rows"), [(30.0, 3000), (120.0, 2000), (1e9, 300)])
+def test_all_models_are_probed_on_as_many_rows_as_the_slowest_one_reads_in_a_minute(monkeypatch, probe_s, rows):
+    """Of 4,000 rows: two minutes for all are one for 2,000; never more than 3,000, never less than 300."""
+    seen = []
+    monkeypatch.setattr("migaki.choosing.probing._hits", lambda candidate, rows: seen.append(len(rows)) or [1.0])
+    train = Dataset("train", tuple(Row(Place("x", i), Labelled(f"text {i}", "ab"[i % 2])) for i in range(4000)))
+    some = [
+        Candidate(CARDS["bundled:minilm"], at_hand, (Estimate("probe", 0, s, 0), Estimate("full", 0, 1e12, 0)), {}, "")
+        for at_hand, s in ((True, probe_s / 2), (True, probe_s), (False, 1e12))
+    ]
+    probed(some, Splits(train, train, train))
+    assert seen == [rows, rows]
 
 
 def test_a_sample_keeps_the_share_of_each_label_and_at_least_two_rows():
