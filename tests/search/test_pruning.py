@@ -68,6 +68,35 @@ def test_a_trial_that_can_never_be_among_the_best_third_is_given_up():
     assert Halving().hopeless(trials, n_trials=12) == []
 
 
+def test_where_trials_are_counted_nobody_goes_on_who_could_still_be_beaten():
+    """Six trials of six evaluations, rungs at 1 and 2: two of six pass the first, and of these one the second."""
+    halving = Halving(waits=True)
+    early = [trial(i, 0.9 - 0.1 * i, n=6, state="waiting") for i in range(3)]
+    # The best of three would go on by a clock; here three more are to come.
+    assert Halving().promoted(early, all_started=False) == 0
+    assert halving.promoted(early, all_started=False) is None
+    # All have begun and one of them is not there yet: it takes one of the two places, the best of the others has the other.
+    begun = [*early, trial(3, 0.2, n=6, state="waiting"), trial(4, 0.1, n=6, state="waiting"), trial(5, n=6)]
+    assert [t.number for t in begun[:5] if halving.goes_on(t, begun, all_started=True)] == [0]
+    # It comes with 0.85: 0 and 5 pass, and 0.8 does not.
+    there = [*begun[:5], trial(5, 0.85, n=6)]
+    assert [t.number for t in there if halving.goes_on(t, there, all_started=True)] == [0, 5]
+    # On the upper rung 0 waits for 5, unless 5 has failed.
+    upper = [trial(0, 0.9, 0.9, n=6), *there[1:]]
+    assert not halving.goes_on(upper[0], upper, all_started=True)
+    failed = [*upper[:5], trial(5, 0.85, n=6, state="failed")]
+    assert halving.goes_on(failed[0], failed, all_started=True)
+
+
+def test_the_first_rung_is_at_the_evaluation_nearest_to_a_ninth():
+    """Of 13 evaluations 1.44, of 14 1.56; a third is rounded up: 4.33 and 4.67."""
+    assert [Halving().rungs(Standing(0, n)) for n in (4, 13, 14)] == [
+        [(0, 1), (1, 2)],
+        [(0, 1), (1, 5)],
+        [(0, 2), (1, 5)],
+    ]
+
+
 def test_brackets_begin_at_later_rungs_and_are_judged_apart():
     hyperband = Halving(brackets=3)
     assert [hyperband.rungs(Standing(i, 9)) for i in range(3)] == [[(0, 1), (1, 3)], [(1, 3)], []]
@@ -93,6 +122,7 @@ def test_every_pruner_that_is_offered_is_there():
     assert isinstance(pruner_of("median"), Median)
     assert pruner_of("halving") == Halving(1)
     assert pruner_of("hyperband") == Halving(3)
+    assert pruner_of("halving", counted=True) == Halving(1, waits=True)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ __all__ = ["JUDGING", "Pace", "forecast_text", "measured_pace"]
 _STEPS = 4
 JUDGING = 0.4
 """What judging a row costs, of what training on it does: the way forward alone is about a third."""
-_SHARES = {"none": 1.0, "patience": 0.9, "median": 0.75, "halving": 0.45, "hyperband": 0.7}
-"""Of whole trainings, what a pruner leaves. Halving left 42 % of the steps of 24 trials of MiniLM's last block."""
+_SHARES = {"none": 1.0, "patience": 0.9, "median": 0.75, "halving": 0.3, "hyperband": 0.7}
+"""Of whole trainings, what a pruner leaves. Halving left 24 % of the steps of 24 trials of MiniLM's last
+block, and judged them more often."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def forecast_text(trials: int, whole_s: float, pruner: str, finals: int, workers
     """What is said before the start.
 
     >>> forecast_text(20, 30.0, "halving", 12, 1)
-    '20 trials of about 30 s, of which halving leaves about 45 %, then 12 trainings to make sure: about 10 min 30 s in all'
+    '20 trials of about 30 s, of which halving leaves about 30 %, then 12 trainings to make sure: about 9 min 00 s in all'
     """
     searched_s, sure_s = (seconds / workers for seconds in (trials * whole_s * _SHARES[pruner], finals * whole_s))
     left = f", of which {pruner} leaves about {100 * _SHARES[pruner]:.0f} %" if _SHARES[pruner] < 1 else ""

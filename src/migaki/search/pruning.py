@@ -85,14 +85,19 @@ class Keep:
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving without waiting: at each rung the best third goes on, the others are halted with their
-    checkpoint and taken up again once they are among the best third of more trials.
+    """Successive halving: at each rung the best third goes on, the others are halted with their checkpoint.
+
+    Where the number of trials is known, nobody goes on who could still be beaten by one that has not come so far, so only
+    a third of a third is trained to the end. Where a clock ends the search, nobody waits: the best third of those that
+    are there goes on, and who was halted is taken up again once it is among the best third of more.
 
     With several brackets the trials take turns in beginning at a later rung, in case that early figures mislead.
-    Source: Li et al. 2018, arXiv:1810.05934 (asynchronous halving); Li et al. 2016, arXiv:1603.06560 (Hyperband).
+    Source: Jamieson and Talwalkar 2015, arXiv:1502.07943 (waiting); Li et al. 2018, arXiv:1810.05934 (not waiting); Li et
+    al. 2016, arXiv:1603.06560 (Hyperband).
     """
 
     brackets: int = 1
+    waits: bool = False
     halts = True
 
     def rungs(self, trial: Standing) -> list[tuple[int, int]]:
@@ -140,16 +145,33 @@ class Halving:
         return [rung for rung, at in self.rungs(trial) if at == here]
 
     def _best(self, rung: int, number: int, all_trials: Sequence[Standing], all_started: bool) -> list[int]:
+        """Who goes on from the rung, of the bracket of trial `number`."""
+        if self.waits and not all_started:
+            return []
         ranked = self._ranked(rung, number, all_trials)
-        first = self._bracket(number)
-        if rung > first:
+        coming = self._coming(rung, number, all_trials)
+        if rung > self._bracket(number):
             # Who was halted below has no place here, though it may stand on both rungs at once.
             below = self._best(rung - 1, number, all_trials, all_started)
             beyond = {t.number for t in all_trials if max(t.figures, default=0) > self._place(rung - 1, t)}
             ranked = [n for n in ranked if n in below or n in beyond]
+            coming = [n for n in coming if n in below or n in beyond]
+        if self.waits:
+            # As if all that are still to come were better.
+            return ranked[: max(0, math.ceil((len(ranked) + len(coming)) / _STEEPNESS) - len(coming))]
         share = len(ranked) / _STEEPNESS
         # While more are to come a third is rounded down; in the end somebody has to go on.
         return ranked[: max(1, math.ceil(share)) if all_started else math.floor(share)]
+
+    def _coming(self, rung: int, number: int, all_trials: Sequence[Standing]) -> list[int]:
+        """Numbers of the trials of this bracket that have not reached the rung and may."""
+        return [
+            t.number
+            for t in all_trials
+            if self._bracket(t.number) == self._bracket(number)
+            and t.state in ("running", "waiting")
+            and any(r == rung and at > max(t.figures, default=0) for r, at in self.rungs(t))
+        ]
 
     def _ranked(self, rung: int, number: int, all_trials: Sequence[Standing]) -> list[int]:
         """Numbers of the trials of this bracket that have reached the rung, the best first; of equal ones the earlier."""
@@ -163,8 +185,10 @@ class Halving:
 
     @staticmethod
     def _place(rung: int, trial: Standing) -> int:
-        """The evaluation at which a trial stands on the rung."""
-        return max(1, math.ceil(SHARES[rung] * trial.evaluations - 1e-9))
+        """The evaluation at which a trial stands on the rung: the nearest one to the first, and none too early for a later
+        one, where fewer are left to be beaten."""
+        exact = SHARES[rung] * trial.evaluations
+        return max(1, math.floor(exact + 0.5) if rung == 0 else math.ceil(exact - 1e-9))
 
 
 class Median:
@@ -192,13 +216,13 @@ class Median:
 PRUNERS = ("none", "halving", "hyperband", "median", "patience")
 
 
-def pruner_of(name: str) -> Pruner:
-    """The pruner of this name. `patience` is a setting of every training (`training.early_stopping`), so that here
-    nothing is left to decide."""
+def pruner_of(name: str, counted: bool = False) -> Pruner:
+    """The pruner of this name, for a search whose number of trials is known or not. `patience` is a setting of every
+    training (`training.early_stopping`), so that here nothing is left to decide."""
     if name == "median":
         return Median()
     if name in ("halving", "hyperband"):
-        return Halving(brackets=3 if name == "hyperband" else 1)
+        return Halving(brackets=3 if name == "hyperband" else 1, waits=counted)
     assert name in PRUNERS, name
     return Keep()
 

@@ -77,11 +77,14 @@ class Worker:
             for entry in running:
                 if found := self._left_behind(entry):
                     return found
+            self._give_up(entries, everything=False)
             late = self._is_late(entries)
             if not late and (found := self._promoted(entries) or self._new(entries)):
                 return found
-            self._give_up(entries, everything=not running)
-            return (running[0], None) if running else (None, None)
+            if running:
+                return running[0], None
+            self._give_up(self.ledger.entries(), everything=True)
+            return None, None
 
     def _left_behind(self, entry: Entry) -> tuple[Entry, RunFolder] | None:
         """The trial, if its worker is gone."""
@@ -188,7 +191,7 @@ class Worker:
 
     @property
     def _pruner(self) -> Pruner:
-        return pruner_of(self.job.pruner)
+        return pruner_of(self.job.pruner, counted=self.job.deadline_s is None)
 
     @staticmethod
     def _locked(folder: Path) -> RunFolder | None:
