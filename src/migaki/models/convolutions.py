@@ -131,7 +131,12 @@ class _Normed(torch.autograd.Function):
         with torch.autocast(x_BIHW.device.type, enabled=False):
             x, w = x_BIHW.to(dtype), w_OIKK.to(dtype)
             seen, zeros = (x, shape.zeros) if shape.even else (shape.around(x), (0, 0))
-            y = F.conv2d(seen, w, b_O.to(dtype), shape.stride, zeros, shape.dilation, shape.groups)
+            b = b_O.to(dtype)
+            if dtype == torch.bfloat16 and _is_product(x, w, shape):
+                # In float32 the convolution is the faster one.
+                y = F.linear(x.permute(0, 2, 3, 1), w.flatten(1), b).permute(0, 3, 1, 2)
+            else:
+                y = F.conv2d(seen, w, b, shape.stride, zeros, shape.dilation, shape.groups)
             if limits is not None:
                 y.clamp_(*limits)
         ctx.save_for_backward(x, w, y if limits is not None else None)
@@ -143,12 +148,11 @@ class _Normed(torch.autograd.Function):
         x, w, y = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad[:3]
         with torch.autocast(x.device.type, enabled=False):
-            # Laid out as what went out: where two tensors differ in that, torch goes over them one number at a time.
-            like = x if y is None else y
-            last = like.is_contiguous(memory_format=torch.channels_last)
-            layout = torch.channels_last if last else torch.contiguous_format
-            dy = grads[0].to(x.dtype).contiguous(memory_format=layout)
+            dy = grads[0].to(x.dtype)
             if ctx.limits is not None:
+                if dy.stride(1) != y.stride(1):
+                    # Where two tensors lie differently, torch goes over them one number at a time.
+                    dy = torch.empty_like(y).copy_(dy)
                 dy = torch.ops.aten.hardtanh_backward(dy, y, *ctx.limits)
             dx, dw = _gradients(dy, x, w, ctx.shape, of_x, of_w)
             # Asked for another format, a sum would first copy all it adds up; it adds in float32 as it is.
@@ -163,10 +167,10 @@ Pair = tuple[torch.Tensor | None, torch.Tensor | None]
 
 
 def _gradients(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, shape: _Shape, of_x: bool, of_w: bool) -> Pair:
-    n_out, per_group, *kernel = w.shape
-    plain = x.device.type == "cpu" and tuple(shape.dilation) == (1, 1)
-    if plain and kernel == [1, 1] and shape.groups == 1 and tuple(shape.stride) == (1, 1) and not any(shape.sides):
+    if _is_product(x, w, shape):
         return _of_products(dy, x, w, of_x, of_w)
+    n_out, per_group = w.shape[:2]
+    plain = x.device.type == "cpu" and tuple(shape.dilation) == (1, 1)
     if plain and per_group == 1 and shape.groups == n_out == x.shape[1]:
         return _of_single_input(dy, x, w, shape) if of_x else None, _of_single_filters(
             dy, x, w, shape
@@ -179,6 +183,12 @@ def _gradients(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, shape: _Shape
         dy, x, w, None, shape.stride, shape.zeros, shape.dilation, False, [0, 0], shape.groups, [of_x, of_w, False]
     )
     return found[0], found[1]
+
+
+def _is_product(x: torch.Tensor, w: torch.Tensor, shape: _Shape) -> bool:
+    """Whether the filters are one pixel in size and look at every pixel, on a processor."""
+    alone = shape.groups == 1 and tuple(shape.stride) == (1, 1) and not any(shape.sides)
+    return x.device.type == "cpu" and tuple(w.shape[2:]) == (1, 1) and alone
 
 
 def _of_products(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, of_x: bool, of_w: bool) -> Pair:
