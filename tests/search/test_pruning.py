@@ -84,6 +84,8 @@ def test_where_trials_are_counted_nobody_goes_on_who_could_still_be_beaten():
     # On the upper rung 0 waits for 5, unless 5 has failed.
     upper = [trial(0, 0.9, 0.9, n=6), *there[1:]]
     assert not halving.goes_on(upper[0], upper, all_started=True)
+    late = [*upper[:5], trial(5, n=6)]  # nor while nobody knows whether 5 passes the lower one
+    assert not halving.goes_on(late[0], late, all_started=True)
     failed = [*upper[:5], trial(5, 0.85, n=6, state="failed")]
     assert halving.goes_on(failed[0], failed, all_started=True)
 

@@ -155,7 +155,8 @@ class Halving:
             below = self._best(rung - 1, number, all_trials, all_started)
             beyond = {t.number for t in all_trials if max(t.figures, default=0) > self._place(rung - 1, t)}
             ranked = [n for n in ranked if n in below or n in beyond]
-            coming = [n for n in coming if n in below or n in beyond]
+            undecided = self._coming(rung - 1, number, all_trials)
+            coming = [n for n in coming if n in below or n in beyond or n in undecided]
         if self.waits:
             # As if all that are still to come were better.
             return ranked[: max(0, math.ceil((len(ranked) + len(coming)) / _STEEPNESS) - len(coming))]
