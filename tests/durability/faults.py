@@ -34,6 +34,9 @@ WORKLOADS = (
     *("encoder-full", "decoder-lora", "encoder-masked", "encoder-frozen", "decoder-reft"),
     *("encoder-tags", "encoder-several", "image-full"),
 )
+_JUDGED = ("best_step", "best_scores", "evaluations_since_best", "evaluated_step")
+"""Of a checkpoint. A signal in the last step before an evaluation leaves one that does not know it yet; whoever goes on judges
+the rows again, and the checkpoint stays as it is. What came of it stands in the other files."""
 _TIMES = ("seconds", "train_seconds", "peak_bytes", "latency_p50_s", "latency_p95_s")
 
 
@@ -151,7 +154,10 @@ def outcome(runs: Path) -> dict[str, bytes]:
             continue  # which older ones are left depends on when somebody stopped it
         data = path.read_bytes()
         if path.suffix == ".json":
-            data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+            content = _timeless(json.loads(data))
+            if name.startswith(newest) and path.name == "state.json":
+                content["progress"] = {k: v for k, v in content["progress"].items() if k not in _JUDGED}
+            data = json.dumps(content, sort_keys=True).encode()
         elif name == "history.jsonl":
             data = "\n".join(
                 json.dumps(_timeless(json.loads(line)), sort_keys=True) for line in data.splitlines()

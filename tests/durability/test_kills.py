@@ -1,11 +1,24 @@
 """A sample of `make faults`: whatever the moment of a kill, the same command ends with the same bytes."""
 
+import os
 import random
 import signal
 
 import pytest
 
-from durability.faults import WORKLOADS, Undisturbed, differences, forked, killed_run, outcome, prepare, trained
+import migaki
+from durability.faults import (
+    WORKLOADS,
+    Undisturbed,
+    differences,
+    forked,
+    killed_run,
+    outcome,
+    prepare,
+    recipe,
+    trained,
+)
+from migaki.training.monitor import Monitor
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +58,19 @@ def test_a_stopped_run_says_so_and_goes_on_to_the_same_end(folder, reference, tm
     assert forked(trained(workload, folder, tmp_path)) == 0
     if exit_code != 0:
         assert differences(undisturbed.files, outcome(tmp_path)) == []
+
+
+def test_a_stop_in_the_last_step_before_the_last_evaluation_changes_nothing(folder, reference, tmp_path):
+    class StopsAtTheEnd(Monitor):
+        def start(self, total_steps, done):
+            self.total_steps = total_steps
+
+        def step(self, facts):
+            if facts["step"] == self.total_steps:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    workload, undisturbed = reference
+    code = forked(lambda: migaki.train(recipe(workload, folder), runs=tmp_path, monitor=StopsAtTheEnd()))
+    assert code == 130
+    assert forked(trained(workload, folder, tmp_path)) == 0
+    assert differences(undisturbed.files, outcome(tmp_path)) == []

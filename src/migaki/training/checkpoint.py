@@ -74,7 +74,8 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     generator_state: torch.Tensor,
 ) -> Path:
-    """Commit `step-NNNNNNNN`; one that is there already holds the same and is left alone."""
+    """Commit `step-NNNNNNNN`; one that is there already holds the same weights and is left alone. Where a stop wrote it before
+    the evaluation that was due, whoever goes on from it judges the rows again."""
     folder = _folder(checkpoints, progress.step)
     if folder.exists():
         return folder
