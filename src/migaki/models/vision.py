@@ -19,7 +19,7 @@ from torch import nn
 
 from migaki.core.errors import ModelError
 from migaki.models.convolutions import mean_of_places, normed
-from migaki.models.flat import attention, seen_by_one
+from migaki.models.flat import attention_among_all, seen_by_one
 
 __all__ = ["Eye", "eye_of", "features_of", "without_pooler"]
 
@@ -170,7 +170,7 @@ def _seen(own: Any, x_BTD: torch.Tensor, only_first: bool) -> torch.Tensor:
         return seen_BD[:, None]
     k_BTHE, v_BTHE = (part(x_BTD).unflatten(-1, (-1, own.head_dim)) for part in (own.k_proj, own.v_proj))
     q, k, v = (x.transpose(1, 2) for x in (q_BTHE, k_BTHE, v_BTHE))
-    return attention(q, k, v, dropout_p=dropout, scale=own.scaling).transpose(1, 2).flatten(2)
+    return attention_among_all(q, k, v, dropout_p=dropout, scale=own.scaling).transpose(1, 2).flatten(2)
 
 
 def _resnet(model: Any, size: Sequence[int]) -> Eye:
