@@ -10,7 +10,7 @@ import pytest
 from migaki.audit.look import subject_of
 from migaki.choosing import Candidate, ModelCard, choose, model_cards
 from migaki.choosing.choose import language_of
-from migaki.choosing.estimate import Estimate, Work, estimate, trained_parameters
+from migaki.choosing.estimate import METHODS, Estimate, Work, estimate, trained_parameters
 from migaki.choosing.probing import probed, sample
 from migaki.choosing.speed import Fit, Pass, Speed, measured_speed
 from migaki.choosing.stand_in import StandIn
@@ -29,6 +29,7 @@ def line(start_s: float, token_s: float, pair_s: float = 0.0, **more: float) -> 
 
 SPEED = Speed(
     forward=line(1e-3, 1e-6, 1e-9),
+    exact=line(1e-3, 1e-6, 1e-9),
     lora=line(2e-3, 2e-6, 2e-9, start_bytes=1e6, token_bytes=5e4),
     full=line(3e-3, 3e-6, 3e-9, start_bytes=2e6, token_bytes=2e4),
     head_forward=line(0, 1e-9),
@@ -306,6 +307,17 @@ def test_models_that_a_probe_cannot_tell_apart_are_one_group(monkeypatch):
     found = probed(some, Splits(empty, empty, empty))
     assert [c.card.reference for c in found] == ["b", "c", "a", "d"]
     assert [c.probed and (c.probed["value"], c.probed["group"]) for c in found] == [(0.9, 1), (0.88, 1), (0.6, 2), None]
+
+
+def test_only_a_fitted_head_reads_features_in_float32():
+    """One pass that costs a second more in each of MiniLM's six blocks: every pass of the probe, none of the others'."""
+    card, slow = CARDS["bundled:minilm"], replace(SPEED, exact=line(1.0, 0.0))
+    usual = replace(SPEED, exact=line(0.0, 0.0))
+    slower = {m: estimate(card, m, WORK, slow, 0).seconds - estimate(card, m, WORK, usual, 0).seconds for m in METHODS}
+    passes = slower.pop("probe") / 6
+    assert passes == pytest.approx(round(passes))
+    assert passes >= 1
+    assert set(slower.values()) == {0.0}
 
 
 @pytest.mark.parametrize(("probe_s", "rows"), [(30.0, 3000), (120.0, 2000), (1e9, 300)])

@@ -119,10 +119,10 @@ def estimate(card: ModelCard, method: Kind, work: Work, speed: Speed, process_by
     step, judged = _epoch(card, work, speed), _judging(card, work.valid, work, speed)
     if method == "probe":
         once = _judging(card, [*work.train, *work.valid], work, speed)
-        seconds = card.layers * once.seconds(speed.forward) + once.first_seconds(speed.forward) + speed.fit.start_s
+        seconds = card.layers * once.seconds(speed.exact) + once.first_seconds(speed.exact) + speed.fit.start_s
         seconds += len(work.train) * card.hidden * work.labels * speed.fit.number_s
         passing = _passing_bytes(card, once.largest, work, speed) + int(speed.fit.start_bytes)
-        passing += _kernel_bytes((once, speed.forward))
+        passing += _kernel_bytes((once, speed.exact))
         return Estimate(method, process_bytes + _BESIDE_BYTES + _FLOAT * card.parameters + passing, seconds, trained)
     return Estimate(
         method,

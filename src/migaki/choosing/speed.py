@@ -36,7 +36,7 @@ from migaki.training.precision import probe
 
 __all__ = ["Fit", "Pass", "Speed", "measured_speed"]
 
-_FORMAT = "12"
+_FORMAT = "13"
 _FILE = "speed.json"
 _OPERATIONS = 3e10
 """Multiplications and additions of the largest pass that is measured: about a tenth of a second."""
@@ -110,6 +110,8 @@ class Speed:
 
     forward: Pass
     """A block, computed only."""
+    exact: Pass
+    """The same in float32, as features are that a head is fitted to and other runs may find in the cache."""
     lora: Pass
     """A block computed and differentiated for low-rank factors and what lies below, weights frozen."""
     full: Pass
@@ -168,6 +170,8 @@ def _measure(card: ModelCard) -> dict[str, Any]:
         network = StandIn(card, n_blocks)
         found["flat"] = network.body.use_flat
         found["forward"] = _block_pass(network, card, n_blocks, dtype, "forward")
+        narrow = dtype != torch.float32
+        found["exact"] = _block_pass(network, card, n_blocks, torch.float32, "forward") if narrow else found["forward"]
         found["full"] = _block_pass(network, card, n_blocks, dtype, "full")
         # Attention is the same with factors beside the weights.
         pair_s = found["full"]["pair_s"]
