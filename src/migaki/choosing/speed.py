@@ -53,7 +53,7 @@ _WORTH = 1.2
 _HEAD_WORDS, _HEAD_POSITIONS = 4096, (64, 256)
 _UPDATED = 1 << 26
 """Numbers, a gibibyte with their gradients and means: tensors that caches do not hold and that are asked of the system anew each
-time, as those of word vectors are. With a quarter of them AdamW seemed 2.7 times as fast on one day as on another."""
+time, as those of word vectors are. With a quarter of them AdamW seemed 2.7 times as fast in one hour as in another."""
 _TRIES, _ENOUGH_S = 5, 0.4
 """The median of so many tries, since others may use the machine too, as they may later; fewer where they take long."""
 
