@@ -124,12 +124,11 @@ def estimate(card: ModelCard, method: Kind, work: Work, speed: Speed, process_by
         passing = _passing_bytes(card, once.largest, work, speed) + int(speed.fit.start_bytes)
         passing += _kernel_bytes((once, speed.exact))
         return Estimate(method, process_bytes + _BESIDE_BYTES + _FLOAT * card.parameters + passing, seconds, trained)
-    return Estimate(
-        method,
-        process_bytes + _BESIDE_BYTES + _held_bytes(card, method, trained, step, judged, work, speed),
-        _seconds(card, method, trained, step, judged, work, speed),
-        trained,
-    )
+    held = _BESIDE_BYTES + _held_bytes(card, method, trained, step, judged, work, speed)
+    # Weights lie in their file until they are changed.
+    fresh = held if method == "full" else held - _FLOAT * card.parameters
+    seconds = _seconds(card, method, trained, step, judged, work, speed) + fresh * speed.byte_s
+    return Estimate(method, process_bytes + held, seconds, trained)
 
 
 def _blocks_and_passes(card: ModelCard, method: Kind, speed: Speed) -> tuple[int, Pass, Pass]:
@@ -153,8 +152,8 @@ def _seconds(
     seconds += work.epochs * _head_seconds(card, head, step.passes, len(work.train) * work.targets)
     seconds += looks * _head_seconds(card, speed.head_forward, judged.passes, len(work.valid) * work.targets)
     if method == "full":
-        # The few blocks that were measured get the memory of their gradients again and again; those of a whole model do not.
-        seconds += work.epochs * step.passes * trained * speed.clear_s
+        # The blocks that were measured have next to no words; the gradient of a head is measured with it.
+        seconds += work.epochs * step.passes * card.vocabulary * card.hidden * speed.clear_s
     return seconds + work.epochs * epoch_steps(len(work.train), work.batch_size) * trained * speed.update_s
 
 

@@ -36,7 +36,7 @@ from migaki.training.precision import probe
 
 __all__ = ["Fit", "Pass", "Speed", "measured_speed"]
 
-_FORMAT = "14"
+_FORMAT = "15"
 _FILE = "speed.json"
 _OPERATIONS = 3e10
 """Multiplications and additions of the largest pass that is measured: about a tenth of a second."""
@@ -50,10 +50,11 @@ _BLOCK_PARAMETERS, _MOST_BLOCKS = 8_000_000, 2
 """So many small blocks are measured together that what lies before them does not count."""
 _WORTH = 1.2
 """As in `training.precision`: how much faster a narrower format has to be."""
-_HEAD_WORDS, _HEAD_POSITIONS = 4096, (64, 256)
-_UPDATED = 1 << 26
-"""Numbers, a gibibyte with their gradients and means: tensors that caches do not hold and that are asked of the system anew each
-time, as those of word vectors are. With a quarter of them AdamW seemed 2.7 times as fast in one hour as in another."""
+_HEAD_NUMBERS, _HEAD_POSITIONS = 1 << 25, (64, 256)
+"""All words of SmolLM2: a head of a tenth of them stays in caches and in memory that was had before, and a word of it seemed to
+cost two thirds of what it does."""
+_UPDATED = 1 << 24
+"""Numbers: too many for caches, with their gradients and means."""
 _TRIES, _ENOUGH_S = 5, 0.4
 """The median of so many tries, since others may use the machine too, as they may later; fewer where they take long."""
 
@@ -127,7 +128,10 @@ class Speed:
     update_s: float
     """Seconds of AdamW, with the norm of the gradient, a parameter and step."""
     clear_s: float
-    """Seconds of a new tensor of zeros that is added to another, a number: what gradients in new memory take longer."""
+    """Seconds of a new tensor of zeros that is added to another, a number: what gradients of word vectors take longer, which
+    are too large to lie where others lay before."""
+    byte_s: float
+    """Seconds of a byte that a process uses for the first time: the system gives memory and clears it page by page."""
     fit: Fit
     """Of a head that is fitted instead of trained."""
     precision: str
@@ -139,11 +143,16 @@ def measured_speed(card: ModelCard) -> Speed:
     """A second or some of measurement for each shape of blocks, kept in the cache for this machine."""
     found = _kept([card.family, str(card.linear_shapes), str(card.head_size), str(card.heads)], lambda: _measure(card))
     passes = {name: Pass(**_tuples(values)) for name, values in found.items() if isinstance(values, dict)}
-    numbers = _kept(["numbers"], lambda: {"update_s": _update_seconds(), "clear_s": _clear_seconds()})
+    numbers = _kept(["numbers"], _measured_numbers)
     fit = Fit(**_kept(["fit"], lambda: {"fit": asdict(_measured_fit())})["fit"])
-    update_s, clear_s = numbers["update_s"], numbers["clear_s"]
     return Speed(
-        **passes, update_s=update_s, clear_s=clear_s, fit=fit, precision=found["precision"], flat=found["flat"]
+        **passes,
+        update_s=numbers["update_s"],
+        clear_s=numbers["clear_s"],
+        byte_s=numbers["byte_s"],
+        fit=fit,
+        precision=found["precision"],
+        flat=found["flat"],
     )
 
 
@@ -267,7 +276,7 @@ def _remembered(network: nn.Module, run: Callable[[], torch.Tensor]) -> int:
 
 def _head_pass(card: ModelCard, dtype: torch.dtype, name: str) -> Pass:
     """A word's share of what the positions of a pass cost in the head."""
-    words = min(card.vocabulary, _HEAD_WORDS)
+    words = min(card.vocabulary, _HEAD_NUMBERS // card.hidden)
     head = nn.Linear(card.hidden, words, bias=False).requires_grad_(name == "full")
 
     def timed(positions: int) -> float:
@@ -288,16 +297,20 @@ def _head_pass(card: ModelCard, dtype: torch.dtype, name: str) -> Pass:
     return Pass(_HEAD_POSITIONS, tuple(timed(positions) / words for positions in _HEAD_POSITIONS))
 
 
+def _measured_numbers() -> dict[str, Any]:
+    return {"update_s": _update_seconds(), "clear_s": _clear_seconds(), "byte_s": _byte_seconds()}
+
+
 def _update_seconds() -> float:
+    """Gradients lie there, as they do behind a backward pass."""
     weights = [nn.Parameter(torch.randn(_UPDATED // 4)) for _ in range(4)]
     optimizer = torch.optim.AdamW(weights, fused=True)
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
 
     def work() -> None:
-        for weight in weights:
-            weight.grad = torch.zeros_like(weight)
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
     return _first_and_usual(work)[1] / _UPDATED
 
@@ -305,6 +318,26 @@ def _update_seconds() -> float:
 def _clear_seconds() -> float:
     gradient = torch.zeros(_UPDATED)
     return _first_and_usual(lambda: gradient.add_(torch.zeros(_UPDATED)))[1] / _UPDATED
+
+
+def _byte_seconds() -> float:
+    """In a process of its own, which gives the memory back. A host below a virtual machine that has to find memory first takes
+    five times as long, which cannot be foretold; the median counts."""
+    done = subprocess.run([sys.executable, "-c", _TOUCHING], capture_output=True, text=True, check=True)  # noqa: S603
+    return statistics.median(map(float, done.stdout.split())) / _SLICE_BYTES
+
+
+_SLICES, _SLICE_BYTES, _PIECE_BYTES, _PAGE_BYTES = 8, 1 << 27, 1 << 20, 4096
+_TOUCHING = f"""
+import time
+kept = []
+for _ in range({_SLICES}):
+    began = time.perf_counter()
+    for _ in range({_SLICE_BYTES // _PIECE_BYTES}):
+        kept.append(bytearray({_PIECE_BYTES}))
+        kept[-1][::{_PAGE_BYTES}] = bytes({_PIECE_BYTES // _PAGE_BYTES})
+    print(time.perf_counter() - began)
+"""
 
 
 def _measured_fit() -> Fit:
