@@ -96,10 +96,10 @@ def test_the_first_pass_of_each_size_takes_longer():
 
 
 def test_a_second_group_of_a_step_finds_the_gradients_of_the_first_one():
-    """Rows of 7000 tokens are computed alone, so that what one remembers stands beside the gradients of the one before."""
+    """Rows of 7000 tokens are computed alone, so that what one remembers lies scattered among the gradients of the one before."""
     card = CARDS["bundled:minilm"]
     one, several = (estimate(card, "full", Work([7000] * n, [50], epochs=1, batch_size=16), SPEED, 0) for n in (1, 16))
-    assert several.peak_bytes - one.peak_bytes == 4 * one.trained
+    assert several.peak_bytes - one.peak_bytes == 1.5 * 4 * one.trained
 
 
 def test_what_the_adapters_remember_of_every_token_and_of_the_weights_is_worked_out_by_hand():

@@ -164,12 +164,11 @@ def _held_bytes(
     step remembers for its backward pass, its gradients, and two copies of what is trained while the start is judged."""
     blocks, block, _ = _blocks_and_passes(card, method, speed)
     remembered = blocks * (block.start_bytes + block.token_bytes * step.largest)
-    remembered = int(_SCATTERED * (remembered + _logit_bytes(card, step.largest, work)))
     # The gradient of the words is made while their logits are there, and once more when it is handed on.
     words = _FLOAT * card.vocabulary * card.hidden if card.decodes and method == "full" else 0
     gradients = _FLOAT * trained
-    if step.several:
-        remembered += gradients
+    beside = gradients if step.several else 0
+    remembered = int(_SCATTERED * (remembered + _logit_bytes(card, step.largest, work) + beside))
     judging = gradients + max(_passing_bytes(card, judged.largest, work, speed), gradients)
     steady = _FLOAT * card.parameters + _ADAM * trained + _kernel_bytes((step, block), (judged, speed.forward))
     return steady + max(remembered + 2 * words, gradients + words, gradients + judging)
