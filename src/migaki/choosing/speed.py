@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from migaki.training.precision import probe
 
 __all__ = ["Fit", "Pass", "Speed", "measured_speed"]
 
-_FORMAT = "15"
+_FORMAT = "16"
 _FILE = "speed.json"
 _OPERATIONS = 3e10
 """Multiplications and additions of the largest pass that is measured: about a tenth of a second."""
@@ -55,7 +55,7 @@ _HEAD_NUMBERS, _HEAD_POSITIONS = 1 << 25, (64, 256)
 cost two thirds of what it does."""
 _UPDATED = 1 << 24
 """Numbers: too many for caches, with their gradients and means."""
-_TRIES, _ENOUGH_S = 5, 0.4
+_TRIES, _ENOUGH_S = 7, 0.6
 """The median of so many tries, since others may use the machine too, as they may later; fewer where they take long."""
 
 
@@ -174,79 +174,113 @@ def _kept(of: Sequence[str], measure: Callable[[], dict[str, Any]]) -> dict[str,
 
 def _measure(card: ModelCard) -> dict[str, Any]:
     gflops = probe(card.linear_shapes[-2:], torch.device("cpu"), 0.15)
-    dtype = torch.bfloat16 if gflops["bfloat16"] > _WORTH * gflops["float32"] else torch.float32
+    narrow = gflops["bfloat16"] > _WORTH * gflops["float32"]
+    dtype = torch.bfloat16 if narrow else torch.float32
     n_blocks = max(1, min(_MOST_BLOCKS, _BLOCK_PARAMETERS // card.block_parameters))
-    found: dict[str, Any] = {"precision": str(dtype).removeprefix("torch.")}
     with torch.random.fork_rng(devices=[]):
         network = StandIn(card, n_blocks)
-        found["flat"] = network.body.use_flat
-        found["forward"] = _block_pass(network, card, n_blocks, dtype, "forward")
-        narrow = dtype != torch.float32
-        found["exact"] = _block_pass(network, card, n_blocks, torch.float32, "forward") if narrow else found["forward"]
-        found["full"] = _block_pass(network, card, n_blocks, dtype, "full")
-        # Attention is the same with factors beside the weights.
-        pair_s = found["full"]["pair_s"]
-        found["lora"] = _block_pass(network.adapted(), card, n_blocks, dtype, "lora", pair_s)
-        del network
-        for name in ("forward", "lora", "full"):
-            found[f"head_{name}"] = asdict(_head_pass(card, dtype, name) if card.decodes else Pass((1, 2), (0.0, 0.0)))
-    return found
+        ways = {"forward": _Way(network, card, n_blocks, dtype, False, _OTHER_SIZES["forward"])}
+        if narrow:
+            ways["exact"] = _Way(network, card, n_blocks, torch.float32, False, _OTHER_SIZES["forward"])
+        ways["full"] = _Way(network, card, n_blocks, dtype, True, _OTHER_SIZES["full"])
+        adapted = StandIn(card, n_blocks).adapted()
+        ways["lora"] = _Way(adapted, card, n_blocks, dtype, True, _OTHER_SIZES["lora"])
+        found: dict[str, Any] = {name: asdict(way) for name, way in _block_passes(ways).items()}
+        for name, head in _head_passes(card, dtype).items():
+            found[f"head_{name}"] = asdict(head)
+    found.setdefault("exact", found["forward"])
+    return {"precision": str(dtype).removeprefix("torch."), "flat": network.body.use_flat, **found}
 
 
-def _block_pass(
-    network: StandIn, card: ModelCard, n_blocks: int, dtype: torch.dtype, name: str, pair_s: float | None = None
-) -> dict[str, Any]:
-    backward = name != "forward"
-    times = 6 if backward else 2
-    most = int(_OPERATIONS / (times * n_blocks * card.block_parameters)) // _LEAST_TOKENS * _LEAST_TOKENS
-    most = min(max(most, _LEAST_TOKENS), _MOST_TOKENS)
-    sizes = [size for size in (most // 64, most // 16, most // 4, most) if size >= _SHORT]
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How blocks are computed, and the passes by which it is measured."""
 
-    def run(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32), torch.set_grad_enabled(backward):
-            out: torch.Tensor = network(rows)
+    network: StandIn
+    card: ModelCard
+    n_blocks: int
+    dtype: torch.dtype
+    backward: bool
+    others: tuple[int, ...]
+    """Sizes that tell what the kernels for one more take."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of the passes of short rows, rising."""
+        times = 6 if self.backward else 2
+        most = int(_OPERATIONS / (times * self.n_blocks * self.card.block_parameters))
+        most = min(max(most // _LEAST_TOKENS * _LEAST_TOKENS, _LEAST_TOKENS), _MOST_TOKENS)
+        sizes = (size for size in (most // 64, most // 16, most // 4, most) if size >= _SHORT)
+        return [size // _SHORT * _SHORT for size in sizes]
+
+    @property
+    def at(self) -> int:
+        """Which of the sizes long rows are measured at: a middle one, which the caches still hold."""
+        sizes = self.sizes
+        return max(len(sizes) - 2, 0) if sizes[-2] >= _LONG else len(sizes) - 1
+
+    @property
+    def long(self) -> tuple[int, int]:
+        """Tokens of the pass of long rows, and of one row."""
+        row = min(_LONG, self.sizes[self.at])
+        return self.sizes[self.at] // row * row, row
+
+    def run(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        with (
+            torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32),
+            torch.set_grad_enabled(self.backward),
+        ):
+            out: torch.Tensor = self.network(rows)
         return out
 
-    def work(size: int, row: int) -> Callable[[], None]:
+    def work(self, size: int, row: int) -> Callable[[], None]:
+        """A pass of `size` tokens in rows of `row`."""
         rows = _rows(size // row, row)
 
         def compute() -> None:
-            out = run(rows)
-            if backward:
+            out = self.run(rows)
+            if self.backward:
                 out.float().sum().backward()  # type: ignore[no-untyped-call]
-                network.zero_grad(set_to_none=True)
+                self.network.zero_grad(set_to_none=True)
 
         return compute
 
-    def timed(size: int, row: int) -> tuple[float, float]:
-        first_s, usual_s = _first_and_usual(work(size, row))
-        return first_s - usual_s, usual_s / n_blocks
 
-    sizes = [size // _SHORT * _SHORT for size in sizes]
-    first_s, with_pairs_s = zip(*(timed(size, _SHORT) for size in sizes), strict=True)
-    if pair_s is None:
-        # At a middle size, which the caches still hold.
-        at = max(len(sizes) - 2, 0) if sizes[-2] >= _LONG else len(sizes) - 1
-        long = min(_LONG, sizes[at])
-        n_tokens = sizes[at] // long * long
-        rest_s = timed(n_tokens, long)[1] - with_pairs_s[at] * n_tokens / sizes[at]
-        pair_s = max(rest_s, 0.0) / (n_tokens * (long - _SHORT))
-    few, many = (_remembered(network, partial(run, _rows(n // _SHORT, _SHORT))) for n in sizes[-2:])
+def _block_passes(ways: dict[str, _Way]) -> dict[str, Pass]:
+    works = [
+        work for way in ways.values() for work in (*(way.work(size, _SHORT) for size in way.sizes), way.work(*way.long))
+    ]
+    times = iter(_first_and_usual(*works))
+    found = {}
+    for name, way in ways.items():
+        short = [next(times) for _ in way.sizes]
+        _, long_s = next(times)
+        found[name] = _block_pass(way, short, long_s)
+    # Attention is the same with factors beside the weights, and told apart worse.
+    found["lora"] = replace(found["lora"], pair_s=found["full"].pair_s)
+    return found
+
+
+def _block_pass(way: _Way, short: Sequence[tuple[float, float]], long_s: float) -> Pass:
+    sizes, n_blocks = way.sizes, way.n_blocks
+    usual_s = [usual_s / n_blocks for _, usual_s in short]
+    n_tokens, row = way.long
+    rest_s = long_s / n_blocks - usual_s[way.at] * n_tokens / sizes[way.at]
+    pair_s = max(rest_s, 0.0) / (n_tokens * (row - _SHORT))
+    few, many = (_remembered(way.network, partial(way.run, _rows(n // _SHORT, _SHORT))) for n in sizes[-2:])
     token_bytes = (many - few) / (sizes[-1] - sizes[-2]) / n_blocks
-    others = [size for size in _OTHER_SIZES[name] if size not in sizes]
+    others = [size for size in way.others if size not in sizes]
     before = allocated_bytes()
     for size in others:
-        work(size, _SHORT)()
-    return asdict(
-        Pass(
-            tuple(sizes),
-            tuple(s - pair_s * size * _SHORT for s, size in zip(with_pairs_s, sizes, strict=True)),
-            first_s,
-            pair_s,
-            max(many / n_blocks - token_bytes * sizes[-1], 0.0),
-            token_bytes,
-            max(allocated_bytes() - before, 0) / max(len(others), 1),
-        )
+        way.work(size, _SHORT)()
+    return Pass(
+        tuple(sizes),
+        tuple(s - pair_s * size * _SHORT for s, size in zip(usual_s, sizes, strict=True)),
+        tuple(first_s - usual_s for first_s, usual_s in short),
+        pair_s,
+        max(many / n_blocks - token_bytes * sizes[-1], 0.0),
+        token_bytes,
+        max(allocated_bytes() - before, 0) / max(len(others), 1),
     )
 
 
@@ -274,27 +308,33 @@ def _remembered(network: nn.Module, run: Callable[[], torch.Tensor]) -> int:
     return sum(found.values())
 
 
-def _head_pass(card: ModelCard, dtype: torch.dtype, name: str) -> Pass:
+def _head_passes(card: ModelCard, dtype: torch.dtype) -> dict[str, Pass]:
     """A word's share of what the positions of a pass cost in the head."""
+    names = ("forward", "lora", "full")
+    if not card.decodes:
+        return dict.fromkeys(names, Pass((1, 2), (0.0, 0.0)))
     words = min(card.vocabulary, _HEAD_NUMBERS // card.hidden)
-    head = nn.Linear(card.hidden, words, bias=False).requires_grad_(name == "full")
+    times = iter(
+        _first_and_usual(*(_head_work(card.hidden, words, dtype, name, n) for name in names for n in _HEAD_POSITIONS))
+    )
+    return {name: Pass(_HEAD_POSITIONS, tuple(next(times)[1] / words for _ in _HEAD_POSITIONS)) for name in names}
 
-    def timed(positions: int) -> float:
-        h_PD = torch.randn(positions, card.hidden, requires_grad=name != "forward")
-        targets_P = torch.arange(positions) % words
 
-        def work() -> None:
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                if name == "forward":
-                    head_losses(h_PD, head, targets_P)
-                    return
-                loss = head_loss(h_PD, head, targets_P, 0.0)
-            loss.backward()  # type: ignore[no-untyped-call]
-            head.zero_grad(set_to_none=True)
+def _head_work(hidden: int, words: int, dtype: torch.dtype, name: str, positions: int) -> Callable[[], None]:
+    head = nn.Linear(hidden, words, bias=False).requires_grad_(name == "full")
+    h_PD = torch.randn(positions, hidden, requires_grad=name != "forward")
+    targets_P = torch.arange(positions) % words
 
-        return _first_and_usual(work)[1]
+    def work() -> None:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            if name == "forward":
+                head_losses(h_PD, head, targets_P)
+                return
+            loss = head_loss(h_PD, head, targets_P, 0.0)
+        loss.backward()  # type: ignore[no-untyped-call]
+        head.zero_grad(set_to_none=True)
 
-    return Pass(_HEAD_POSITIONS, tuple(timed(positions) / words for positions in _HEAD_POSITIONS))
+    return work
 
 
 def _measured_numbers() -> dict[str, Any]:
@@ -312,12 +352,12 @@ def _update_seconds() -> float:
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
 
-    return _first_and_usual(work)[1] / _UPDATED
+    return _first_and_usual(work)[0][1] / _UPDATED
 
 
 def _clear_seconds() -> float:
     gradient = torch.zeros(_UPDATED)
-    return _first_and_usual(lambda: gradient.add_(torch.zeros(_UPDATED)))[1] / _UPDATED
+    return _first_and_usual(lambda: gradient.add_(torch.zeros(_UPDATED)))[0][1] / _UPDATED
 
 
 def _byte_seconds() -> float:
@@ -373,11 +413,15 @@ print(*found)
 """
 
 
-def _first_and_usual(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of the first try, which also gets ready, and the median of some more."""
-    found: list[float] = []
-    while len(found) < 2 or (len(found) <= _TRIES and sum(found) < _ENOUGH_S):
-        at = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - at)
-    return found[0], statistics.median(found[1:])
+def _first_and_usual(*works: Callable[[], object]) -> list[tuple[float, float]]:
+    """Seconds of the first try of each, which also gets ready, and the median of some more. They take turns: a second in which
+    the machine is slow hits a try of each, and not all tries of one."""
+    found: list[list[float]] = [[] for _ in works]
+    tries, began = 0, time.perf_counter()
+    while tries < 2 or (tries <= _TRIES and time.perf_counter() - began < _ENOUGH_S * len(works)):
+        for work, seconds in zip(works, found, strict=True):
+            at = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - at)
+        tries += 1
+    return [(seconds[0], statistics.median(seconds[1:])) for seconds in found]
