@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -251,22 +251,22 @@ def _block_passes(ways: dict[str, _Way]) -> dict[str, Pass]:
         work for way in ways.values() for work in (*(way.work(size, _SHORT) for size in way.sizes), way.work(*way.long))
     ]
     times = iter(_first_and_usual(*works))
-    found = {}
-    for name, way in ways.items():
-        short = [next(times) for _ in way.sizes]
-        _, long_s = next(times)
-        found[name] = _block_pass(way, short, long_s)
+    seconds = {name: ([next(times) for _ in way.sizes], next(times)[1]) for name, way in ways.items()}
+    pairs_s = {name: _pair_seconds(ways[name], short, long_s) for name, (short, long_s) in seconds.items()}
     # Attention is the same with factors beside the weights, and told apart worse.
-    found["lora"] = replace(found["lora"], pair_s=found["full"].pair_s)
-    return found
+    pairs_s["lora"] = pairs_s["full"]
+    return {name: _block_pass(way, seconds[name][0], pairs_s[name]) for name, way in ways.items()}
 
 
-def _block_pass(way: _Way, short: Sequence[tuple[float, float]], long_s: float) -> Pass:
-    sizes, n_blocks = way.sizes, way.n_blocks
-    usual_s = [usual_s / n_blocks for _, usual_s in short]
+def _pair_seconds(way: _Way, short: Sequence[tuple[float, float]], long_s: float) -> float:
+    """What long rows take longer than as many tokens of short ones, for two tokens of one row."""
     n_tokens, row = way.long
-    rest_s = long_s / n_blocks - usual_s[way.at] * n_tokens / sizes[way.at]
-    pair_s = max(rest_s, 0.0) / (n_tokens * (row - _SHORT))
+    rest_s = long_s - short[way.at][1] * n_tokens / way.sizes[way.at]
+    return max(rest_s, 0.0) / (way.n_blocks * n_tokens * (row - _SHORT))
+
+
+def _block_pass(way: _Way, short: Sequence[tuple[float, float]], pair_s: float) -> Pass:
+    sizes, n_blocks = way.sizes, way.n_blocks
     few, many = (_remembered(way.network, partial(way.run, _rows(n // _SHORT, _SHORT))) for n in sizes[-2:])
     token_bytes = (many - few) / (sizes[-1] - sizes[-2]) / n_blocks
     others = [size for size in way.others if size not in sizes]
@@ -275,7 +275,7 @@ def _block_pass(way: _Way, short: Sequence[tuple[float, float]], long_s: float) 
         way.work(size, _SHORT)()
     return Pass(
         tuple(sizes),
-        tuple(s - pair_s * size * _SHORT for s, size in zip(usual_s, sizes, strict=True)),
+        tuple(s / n_blocks - pair_s * size * _SHORT for (_, s), size in zip(short, sizes, strict=True)),
         tuple(first_s - usual_s for first_s, usual_s in short),
         pair_s,
         max(many / n_blocks - token_bytes * sizes[-1], 0.0),
