@@ -72,7 +72,7 @@ def one(side: str, folder: Path) -> dict[str, float]:
         generality="off",
     )
     before = present_bytes()
-    run = migaki.train(recipe, runs=tempfile.mkdtemp())
+    run = migaki.train(recipe, runs=folder / "runs")
     cost = run.results["cost"]
     return {
         **expected(recipe, run, before),
@@ -152,6 +152,7 @@ def main() -> int:
         return 0
     path = arguments.output / "estimates.json"
     results = json.loads(path.read_text())["sides"] if path.is_file() else {}
+    facts = {"date": time.strftime("%Y-%m-%d"), "machine": platform.platform()}
     for side in arguments.sides or SIDES:
         rounds = [apart(side) for _ in range(ROUNDS)]
         figures = min(rounds, key=lambda figures: figures["seconds"])
@@ -159,13 +160,12 @@ def main() -> int:
         figures["memory_ratio"] = figures["peak_estimated"] / figures["peak_bytes"]
         figures["time_ratio"] = figures["seconds_estimated"] / figures["seconds"]
         results[side] = figures
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**facts, "sides": results}, indent=1) + "\n")
         print(shown(side, figures), flush=True)
     for name in ("memory_ratio", "time_ratio"):
         ratios = [results[side][name] for side in SIDES if side in results]
         print(f"{name}: {min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"date": time.strftime("%Y-%m-%d"), "machine": platform.platform()}
-    path.write_text(json.dumps({**facts, "sides": results}, indent=1) + "\n")
     return 0
 
 
