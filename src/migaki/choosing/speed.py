@@ -140,7 +140,7 @@ class Speed:
 
 
 def measured_speed(card: ModelCard) -> Speed:
-    """A second or some of measurement for each shape of blocks, kept in the cache for this machine."""
+    """Ten seconds or some of measurement for each shape of blocks, kept in the cache for this machine."""
     found = _kept([card.family, str(card.linear_shapes), str(card.head_size), str(card.heads)], lambda: _measure(card))
     passes = {name: Pass(**_tuples(values)) for name, values in found.items() if isinstance(values, dict)}
     numbers = _kept(["numbers"], _measured_numbers)
