@@ -17,7 +17,7 @@ from migaki.core.store import RunFolder
 from migaki.core.types import Dataset
 from migaki.methods import Frozen, Full
 from migaki.methods.depth import pace_of
-from migaki.training import Training, activations
+from migaki.training import Training
 from migaki.training.checkpoint import checkpoint_folders
 from migaki.training.loop import Judge, fit
 from migaki.training.monitor import Monitor
@@ -26,8 +26,6 @@ from migaki.training.monitor import Monitor
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path / "cache"))
-    # On a machine this small computing a block may be quicker than reading what it gave.
-    monkeypatch.setattr(activations, "_read_seconds", lambda path: 0.0)
 
 
 def learner_for(kind: str, method: Any, encoder: Path, decoder: Path) -> Any:

@@ -21,15 +21,13 @@ from migaki.core.store import RunFolder
 from migaki.core.types import Dataset
 from migaki.methods import Frozen
 from migaki.tasks.body import Body
-from migaki.training import Training, activations
+from migaki.training import Training
 from migaki.training.loop import Judge, fit
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path / "cache"))
-    # On a machine this small computing two blocks may be quicker than reading what they gave.
-    monkeypatch.setattr(activations, "_read_seconds", lambda path: 0.0)
 
 
 def settings_for(kind: str) -> Task:

@@ -632,9 +632,6 @@ def test_a_flat_way_that_left_the_edits_out_would_step_aside(tiny_encoder: Path,
 def test_what_enters_the_lowest_edited_block_is_fixed_and_can_be_kept(
     kind: str, tiny_encoder: Path, tiny_decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from migaki.training import activations
-
-    monkeypatch.setattr(activations, "_read_seconds", lambda path: 0.0)
     monkeypatch.setenv("MIGAKI_CACHE", str(tmp_path / "cache"))
     rows = rows_of(kind, 8)
     found = []

@@ -30,6 +30,7 @@ __all__ = ["Activations", "Whole", "activations_of"]
 _SHARE_OF_FREE = 0.25
 """Part of the free disk that all entries together may fill."""
 _SAMPLE_BYTES = 16 << 20
+"""Read to learn the speed of the disk. A file no larger than this stays in memory once it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +141,17 @@ def _fill(folder: Path, rows: Rows, width: int, compute: Callable[[], Blocks]) -
 
 
 def _read_seconds(path: Path) -> float:
-    """Time to read the file from the disk, by a sample that was pushed out of memory before."""
+    """Time that each pass waits for the disk, by a sample that was pushed out of memory before."""
     size = path.stat().st_size
-    sample = min(size, _SAMPLE_BYTES)
+    if size <= _SAMPLE_BYTES:
+        return 0.0
     with path.open("rb") as file:
         os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, sample, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(file.fileno(), 0, _SAMPLE_BYTES, os.POSIX_FADV_DONTNEED)
         began = time.perf_counter()
-        file.read(sample)
-        return (time.perf_counter() - began) * size / max(sample, 1)
+        file.read(_SAMPLE_BYTES)
+        return (time.perf_counter() - began) * size / _SAMPLE_BYTES
 
 
 def _row_key(row: Any) -> bytes:
