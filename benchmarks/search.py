@@ -5,8 +5,9 @@
 The last block of MiniLM and a head are trained. migaki searches with as many workers as the machine has cores; the peer
 runs once as its documentation shows it, in one process with all threads, and once in as many processes as there are
 cores, with one thread each and one study for all. Each of the two has half of its trials before and half after
-migaki's, in fresh processes, so that what else happens on the machine hits all. Start and imports count; migaki's final
-trainings with fresh seeds, which the peer does not do, are left out.
+migaki's, in fresh processes, so that what else happens on the machine hits all. Start and imports count, and migaki begins
+with an empty cache, so that making what its trials share counts too; its final trainings with fresh seeds, which the peer
+does not do, are left out.
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ def migaki_side(folder: Path, runs: Path, workers: int) -> None:
     print(json.dumps({"best": max(values), "trials": TRIALS, "seconds": time.monotonic() - began}))
 
 
-def timed(commands: list[list[str]], threads: int) -> tuple[float, list[dict]]:
-    """Seconds until the last of the processes ended, and what each said in its last line."""
+def timed(commands: list[list[str]], threads: int, **more: str) -> tuple[float, list[dict]]:
+    """Seconds until the last of the processes ended, and what each said in its last line; `more` is for their environment."""
     # Threads that wait without spinning lose their turn to whatever else runs; `migaki` sets it for itself.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "1000"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "1000", **more}
     began = time.monotonic()
     running = [
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -139,7 +140,7 @@ def main() -> int:
 
     half_of(peers.values())
     own = [str(OURS), str(HERE / "search.py"), str(data), "--side", "migaki", "--runs", str(work / "runs")]
-    _, (ours,) = timed([own], _cores())
+    _, (ours,) = timed([own], _cores(), MIGAKI_CACHE=str(work / "cache"))
     print(f"migaki: {ours}", flush=True)
     speeds.append(calibrate())
     half_of(reversed(peers.values()))

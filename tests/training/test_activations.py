@@ -124,6 +124,27 @@ def test_the_number_format_is_in_the_key(tiny_encoder: Path, monkeypatch: pytest
     assert seen[0] == seen[1] != seen[2] == seen[3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_kept_was_computed_in_the_format_of_the_training(tiny_encoder: Path, dtype: torch.dtype) -> None:
+    rows = labelled(4)
+    learner: Any = prepared(tiny_encoder, task_of("classify_text"), Frozen(blocks=1), rows)
+    learner.compute_in(dtype)
+    assert learner.settle(learner.encode(rows), rows.rows, 3, lambda _: None)["activations_kept"]
+    learner.evaluation_mode()
+    body: Body = learner.network.body
+    found = {}
+    for wanted in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", wanted, enabled=wanted != torch.float32):
+            found[wanted] = {
+                e.ids: vectors_TD for e in learner.encode(rows) for _, (vectors_TD,) in body.below([e.ids], 1, [[0]])
+            }
+    other = next(each for each in found if each != dtype)
+    for ids, expected_TD in found[dtype].items():
+        kept_TD = body._find(ids)
+        np.testing.assert_allclose(kept_TD, expected_TD, atol=1e-6)
+        assert np.abs(kept_TD - found[other][ids]).max() > 1e-4
+
+
 def test_more_than_may_be_used_is_refused_with_both_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """11 tokens of 3 numbers of 4 bytes are 132 bytes."""
     kept = Kept()

@@ -88,7 +88,8 @@ class TunedLearner:
                 body.use_flat = False
                 note(f"the model is computed as transformers does: the faster way differs by {worst:.1e} on it")
         inputs = functools.partial(self.network.inputs, valid)
-        kept = passes > 0 and body.keep(train, inputs, passes, [str(self._dtype)], note)
+        with self._formats():
+            kept = passes > 0 and body.keep(train, inputs, passes, [f"computed in {self._dtype}"], note)
         if self.varies == "always" and passes == 0 and body.frozen_parts():
             note(
                 "what is frozen is computed anew for every row, since each is altered in another way each time; with "
